@@ -1,0 +1,131 @@
+"""Training tokens/s: our SFT stage beside a plain TRL script with the AWS sample's settings, on the same model, rows and machine.
+
+    python bench/training.py --model MODEL_FOLDER --rows sgd_sft_large.jsonl.gz --steps 3
+
+The plain script is what TRL's documentation shows: SFTTrainer on conversational rows, per-device batch 4, gradient accumulation 2,
+activation checkpointing, bf16, the upper half of each module type trained (Spectrum), padding to the longest row. TRL tokenises by
+the same chat template. Both see the same rows in batches of 8; a token is one that either must train on or condition on, padding not
+counted. Each side runs in a process of its own, and its clock starts at its second step: imports and loading are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH, ACCUMULATION = 4, 2
+
+
+def rows_of(path: Path, count: int) -> list[dict[str, Any]]:
+    from rightcall.rows import to_canonical
+
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        numbered = zip(range(count), lines, strict=False)
+        return [to_canonical(json.loads(line), "sft", path.name, number) for number, line in numbered]
+
+
+def plain(
+    model_folder: Path, rows: list[dict[str, Any]], steps: int, template: str, names: list[str]
+) -> dict[str, float]:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer.chat_template = template
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    chosen = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    examples = [{"messages": row["messages"], "tools": json.dumps(row["tools"])} for row in rows]
+    arguments = SFTConfig(
+        output_dir=tempfile.mkdtemp(), max_steps=steps, per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION,
+        learning_rate=5e-5, bf16=True, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=True, max_length=2048,
+        report_to="none", save_strategy="no", disable_tqdm=True, logging_steps=1, seed=42,
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=tokenizer
+    )
+    marks: list[tuple[float, float]] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            marks.append((time.perf_counter(), float(trainer._total_train_tokens)))
+
+    trainer.add_callback(Clock())
+    trainer.train()
+    return {"seconds": marks[-1][0] - marks[0][0], "tokens": marks[-1][1] - marks[0][1]}
+
+
+def ours(model_folder: Path, rows: list[dict[str, Any]], steps: int) -> dict[str, float]:
+    from rightcall.recipe_loading import load_recipe
+    from rightcall.rows import write_rows
+
+    root = Path(tempfile.mkdtemp())
+    data = root / "input" / "data"
+    for name in ("job", "dataset"):
+        (data / name).mkdir(parents=True)
+    (data / "model").symlink_to(model_folder.resolve())
+    (root / "input" / "config").mkdir()
+    resources = {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "lo"}
+    (root / "input" / "config" / "resourceconfig.json").write_text(json.dumps(resources))
+    write_rows(data / "dataset", "sft", rows)
+    changes = [
+        f"sft.max_steps={steps}", f"sft.per_device_train_batch_size={BATCH}", f"sft.gradient_accumulation_steps={ACCUMULATION}",
+        "sft.max_length=2048", "sft.learning_rate=5e-5", "sft.method=spectrum",
+    ]  # fmt: skip
+    recipe = load_recipe(None, changes).model_dump(mode="json", by_alias=True)
+    (data / "job" / "job.json").write_text(json.dumps({"stage": "sft", "recipe": recipe}))
+    environment = {**os.environ, "SM_ML_ROOT": str(root), "RIGHTCALL_CACHE": str(root / "cache")}
+    subprocess.run(
+        [sys.executable, str(ROOT / "training_image" / "entry.py")], env=environment, check=True, capture_output=True
+    )
+    lines = [json.loads(line) for line in (root / "output" / "data" / "metrics.jsonl").read_text().splitlines()]
+    return {"seconds": lines[-1]["seconds"] - lines[0]["seconds"], "tokens": lines[-1]["tokens"] - lines[0]["tokens"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)  # the child process: where to write its numbers
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    rows = rows_of(given.rows, BATCH * ACCUMULATION * given.steps)
+    if given.plain:
+        from transformers import AutoModelForCausalLM
+
+        from rightcall import spectrum
+        from rightcall.chat import ChatTemplate
+
+        template = ChatTemplate.load(given.model, "chatml-tools").source
+        names = spectrum.select(AutoModelForCausalLM.from_pretrained(given.model), 0.5, None, None)
+        given.plain.write_text(json.dumps(plain(given.model, rows, given.steps, template, names)))
+        return
+    numbers = {"rightcall": ours(given.model, rows, given.steps)}
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "plain.json"
+        subprocess.run(
+            [sys.executable, __file__, *sys.argv[1:], "--plain", str(answer)], check=True, capture_output=True
+        )
+        numbers["plain TRL"] = json.loads(answer.read_text())
+    rates = {name: number["tokens"] / number["seconds"] for name, number in numbers.items()}
+    for name, number in numbers.items():
+        print(f"{name:<10} {number['tokens']:8.0f} tokens in {number['seconds']:7.1f} s   {rates[name]:7.1f} tokens/s")
+    print(f"ratio {rates['rightcall'] / rates['plain TRL']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Flags of canonical rows: a polars frame of a snapshot's columns in, a boolean column per rule (and token counts) out.
+
+    {"messages": '[{"role": "user", …}]', "tools": "[…]", …}  →  {"roles_alternate": True, …, "n_tokens": 412}
+
+True = the rule holds; the rules are in ``rules.py``. Every different set of tools is read and compiled once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from rightcall.chat import ChatTemplate, Encoded
+from rightcall.errors import DataError
+from rightcall.rows import BEHAVIOURS, RowKind
+from rightcall.toolcalls import validate_call
+
+Json = dict[str, Any]
+Messages = list[Json]
+
+ENCODED_AT_ONCE = 256
+_LIVE = re.compile(r"\blive (simple|multiple|parallel|irrelevance|relevance)\b")
+_FEW_WORDS = 4  # an answer within a conversation ("yes please") is nobody's question
+
+
+def flag_rows(frame: pl.DataFrame, kind: RowKind, template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    """All flags that one row answers alone, ``n_tokens`` and ``n_prompt_tokens`` (0 where the template refuses)."""
+    return {"sft": sft_flags, "preference": preference_flags, "choice": choice_flags}[kind](frame, template, max_length)
+
+
+def sft_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    messages, tools = _read(frame["messages"]), _read(frame["tools"])
+    lengths = [_length(encoded, template) for encoded in _encode_all(template, list(zip(messages, tools, strict=True)))]
+    return _frame(
+        not_live=_not_live(frame),
+        roles_alternate=map(roles_alternate, messages),
+        behaviour_true=map(behaviour_is_true, frame["behaviour"], (each[-1] for each in messages)),
+        **_call_flags(messages, tools),
+        **_length_flags(lengths, min(max_length, template.max_length)),
+    )
+
+
+def preference_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    prompts, tools = _read(frame["prompt"]), _read(frame["tools"])
+    chosen, rejected = _read(frame["chosen"]), _read(frame["rejected"])
+    whole = [[*prompt, answer] for prompt, answer in zip(prompts, chosen, strict=True)]
+    other = [[*prompt, answer] for prompt, answer in zip(prompts, rejected, strict=True)]
+    sides = [
+        [_length(encoded, template) for encoded in _encode_all(template, list(zip(side, tools, strict=True)))]
+        for side in (whole, other)
+    ]
+    lengths = [_longer(*pair) for pair in zip(*sides, strict=True)]
+    return _frame(
+        not_live=_not_live(frame),
+        roles_alternate=map(roles_alternate, whole),
+        behaviour_true=map(behaviour_is_true, frame["behaviour"], chosen),
+        sides_differ=map(sides_differ, chosen, rejected),
+        same_prompt=map(_answers_one_prompt, prompts, chosen, rejected),
+        **_call_flags(whole, tools),
+        **_length_flags(lengths, min(max_length, template.max_length)),
+    )
+
+
+def choice_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    answers, tools = _read(frame["answers"]), _read(frame["tools"])
+    tokens = [_prompt_tokens(template, question, each) for question, each in zip(frame["question"], tools, strict=True)]
+    return _frame(
+        four_answers=map(four_different_answers, answers),
+        gold_call_offered=map(gold_call_is_offered, frame["correct_answer"], answers, tools),
+        renders=(count > 0 for count in tokens),
+        within_length=(count <= min(max_length, template.max_length) for count in tokens),
+        n_tokens=tokens,
+        n_prompt_tokens=tokens,
+    )
+
+
+def roles_alternate(messages: Messages) -> bool:
+    """An optional system message, then user and assistant in turns; tool results follow the assistant who called."""
+    previous = "start"
+    allowed = {"start": {"system", "user"}, "system": {"user"}, "user": {"assistant"}, "tool": {"tool", "assistant"}}
+    for message in messages:
+        role = message["role"]
+        after_call = previous == "assistant:call"
+        if role not in ({"tool"} if after_call else {"user"} if previous == "assistant" else allowed[previous]):
+            return False
+        previous = "assistant:call" if role == "assistant" and message.get("tool_calls") else role
+    return previous.startswith("assistant")
+
+
+def behaviour_is_true(behaviour: str, answer: Json) -> bool:
+    return behaviour in BEHAVIOURS and (behaviour == "tool_call") == bool(answer.get("tool_calls"))
+
+
+def sides_differ(chosen: Json, rejected: Json) -> bool:
+    """In text or calls; the ids of calls do not count."""
+    return _said(chosen) != _said(rejected)
+
+
+def four_different_answers(answers: dict[str, str]) -> bool:
+    texts = {" ".join(str(answers.get(name, "")).split()) for name in BEHAVIOURS}
+    return len(texts) == len(BEHAVIOURS) and "" not in texts
+
+
+def gold_call_is_offered(correct_answer: str, answers: dict[str, str], tools: list[Json]) -> bool:
+    if correct_answer != "tool_call":
+        return True
+    try:
+        call = json.loads(answers["tool_call"])
+    except ValueError:
+        return False
+    return isinstance(call, dict) and call.get("name") in {tool["function"]["name"] for tool in tools}
+
+
+def questions(messages: Messages, normalise: Callable[[str], str]) -> list[str]:
+    """What the user asks, normalised: every turn of four words or more, and all of them together."""
+    turns = [normalise(message["content"]) for message in messages if message["role"] == "user"]
+    together = [" ".join(turns)] if turns else []
+    return list(dict.fromkeys([*(turn for turn in turns if len(turn.split()) >= _FEW_WORDS), *together]))
+
+
+def is_live(source: str, name: str) -> bool:
+    """BFCL's live_* in any spelling: "BFCL v2 Live Multiple", "bfcl:live_simple", "live_multiple_821-177-4"."""
+    words = re.sub(r"[_\W]+", " ", f"{source} {name}".lower()).replace("non live", "nonlive")
+    return _LIVE.search(words) is not None
+
+
+def _said(message: Json) -> tuple[str, str]:
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    return str(message.get("content") or "").strip(), json.dumps(calls, sort_keys=True)
+
+
+def _answers_one_prompt(prompt: Messages, chosen: Json, rejected: Json) -> bool:
+    return prompt[-1]["role"] in ("user", "tool") and chosen["role"] == rejected["role"] == "assistant"
+
+
+def _not_live(frame: pl.DataFrame) -> Iterable[bool]:
+    return (not is_live(source, name) for source, name in zip(frame["source"], frame["id"], strict=True))
+
+
+def _call_flags(conversations: Sequence[Messages], tools: Sequence[list[Json]]) -> dict[str, list[bool]]:
+    """A call of an unknown tool fails ``call_offered`` alone: its arguments cannot be judged."""
+    flags: dict[str, list[bool]] = {"call_offered": [], "required_present": [], "arguments_valid": []}
+    for messages, offered in zip(conversations, tools, strict=True):
+        calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+        codes = {code for call in calls for code in _problems(call, offered)}
+        flags["call_offered"].append("hallucinated_tool" not in codes)
+        flags["required_present"].append("missing_argument" not in codes)
+        flags["arguments_valid"].append(not codes - {"hallucinated_tool", "missing_argument"})
+    return flags
+
+
+def _problems(call: Json, offered: list[Json]) -> list[str]:
+    try:
+        return [problem.split(":", 1)[0] for problem in validate_call(call, offered)]
+    except DataError:
+        return ["bad_tool"]
+
+
+class _Length(NamedTuple):
+    """Of one conversation; None = the template refuses it."""
+
+    n_tokens: int
+    n_prompt_tokens: int
+    learns: bool
+
+
+def _length(encoded: Encoded | None, template: ChatTemplate) -> _Length | None:
+    if encoded is None:
+        return None
+    mask = bytes(encoded.loss_mask)
+    last = mask.rfind(1)
+    prompt = mask.rfind(0, 0, max(last, 0)) + 1
+    return _Length(len(mask), prompt, last >= 0 and encoded.input_ids[last] in template.eos_ids)
+
+
+def _longer(left: _Length | None, right: _Length | None) -> _Length | None:
+    if left is None or right is None:
+        return None
+    return _Length(max(left.n_tokens, right.n_tokens), left.n_prompt_tokens, left.learns and right.learns)
+
+
+def _length_flags(lengths: Sequence[_Length | None], max_length: int) -> dict[str, list[Any]]:
+    return {
+        "renders": [each is not None for each in lengths],
+        "loss_mask": [each is None or each.learns for each in lengths],
+        "within_length": [each is None or each.n_tokens <= max_length for each in lengths],
+        "n_tokens": [each.n_tokens if each else 0 for each in lengths],
+        "n_prompt_tokens": [each.n_prompt_tokens if each else 0 for each in lengths],
+    }
+
+
+def _encode_all(template: ChatTemplate, rows: list[tuple[Messages, list[Json]]]) -> Iterable[Encoded | None]:
+    """Batches share the tokenisation of equal pieces; one bad row must not take its batch with it."""
+    for start in range(0, len(rows), ENCODED_AT_ONCE):
+        batch = rows[start : start + ENCODED_AT_ONCE]
+        try:
+            yield from template.encode_batch(batch)
+        except DataError:
+            yield from (_encode_one(template, *row) for row in batch)
+
+
+def _encode_one(template: ChatTemplate, messages: Messages, tools: list[Json]) -> Encoded | None:
+    try:
+        return template.encode(messages, tools)
+    except DataError:
+        return None
+
+
+def _prompt_tokens(template: ChatTemplate, question: str, tools: list[Json]) -> int:
+    try:
+        return len(template.encode_prompt([{"role": "user", "content": question}], tools))
+    except DataError:
+        return 0
+
+
+def _read(column: pl.Series) -> list[Any]:
+    """The column's JSON texts, equal ones read once: rows with the same tools share one object."""
+    known: dict[str, Any] = {}
+    return [known[text] if text in known else known.setdefault(text, json.loads(text)) for text in column]
+
+
+def _frame(**columns: Iterable[Any]) -> pl.DataFrame:
+    counts = ("n_tokens", "n_prompt_tokens")
+    return pl.DataFrame(
+        {
+            name: pl.Series(name, list(values), dtype=pl.Int32 if name in counts else pl.Boolean)
+            for name, values in columns.items()
+        }
+    )

@@ -1,0 +1,81 @@
+"""What the flows share in a terminal: their arguments, one clear message on an error, the closing lines."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from prefect.exceptions import TerminationSignal
+from prefect.logging.handlers import PrefectConsoleHandler
+
+from rightcall.errors import RightcallError
+from rightcall.recipe_loading import load_recipe
+
+EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+STATE_LENGTH = 120  # characters of a failed state on the screen
+
+
+def arguments(name: str, description: str, *, recipe: bool = True) -> argparse.ArgumentParser:
+    """The options of every flow; without ``recipe`` the first argument is the flow's own."""
+    parser = argparse.ArgumentParser(f"python -m flows.{name}", description=description)
+    if recipe:
+        parser.add_argument("recipe", nargs="?", help="a recipe file; without it the embedded quickstart")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.FIELD=VALUE",
+        help="another value for a field of the recipe, as in --set dpo.beta=0.2; may be repeated",
+    )
+    parser.add_argument(
+        "--store", type=Path, help="folder of the results; without it $RIGHTCALL_STORE or .rightcall/store"
+    )
+    return parser
+
+
+def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
+    """Call the flow, write what it returns as text, and end the process: 0, 1 failed, 130 Ctrl-C, 143 terminated."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.addFilter(_in_brief)
+    try:
+        if "recipe" in parameters:  # before a server is started for a run that cannot begin
+            load_recipe(parameters["recipe"], parameters["overrides"])
+        text = flow(**parameters)
+    except RightcallError as err:
+        leave(EXIT_FAILED, f"\n{type(err).__name__}: {err}\n")
+    except KeyboardInterrupt:
+        leave(
+            EXIT_INTERRUPTED,
+            "\nStopped. Nothing is lost: the same command goes on from the last complete checkpoint.\n",
+        )
+    except TerminationSignal:
+        leave(
+            EXIT_TERMINATED,
+            "\nTerminated. Nothing is lost: the same command goes on from the last complete checkpoint.\n",
+        )
+    leave(0, f"\n{text}\n" if isinstance(text, str) else "", sys.stdout)
+
+
+def _in_brief(record: logging.LogRecord) -> bool:
+    """Keep a RightcallError's traceback off the screen: its message comes last, the run's log has it all."""
+    if record.exc_info and isinstance(record.exc_info[1], RightcallError):
+        return False
+    text = record.getMessage()
+    if text.startswith("Finished in state Failed(") and len(text) > STATE_LENGTH:
+        record.msg, record.args = f"{text[:STATE_LENGTH]} …", ()
+    return True
+
+
+def leave(code: int, text: str, stream: Any = sys.stderr) -> NoReturn:
+    """Write the last lines and end the process."""
+    with suppress(BrokenPipeError):  # `… | head`
+        stream.write(text)
+        stream.flush()
+    sys.exit(code)

@@ -1,0 +1,39 @@
+"""Rows fetched, checked, and frozen into a snapshot; the base model's tokenizer says how long they are.
+
+python -m flows.ingest recipes/quickstart.yaml --set data.tolerance=0.1
+"""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.command_line import arguments, run
+from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, run_name
+from tasks.artifacts import show_checks
+from tasks.ingestion import ingest_snapshot
+from tasks.training import prepare_base
+
+
+@flow(
+    name="ingest",
+    description="Rows fetched from pinned sources, checked, frozen into a snapshot; bad ones are quarantined.",
+    flow_run_name=run_name,
+    persist_result=False,
+)
+def ingest_rows(recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None) -> str:
+    """Gives the counts of rows in, kept and quarantined.
+
+    Args:
+        recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
+        overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
+        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+    """
+    experiment = open_recipe(recipe, overrides, store)
+    base = prepare_base(experiment)
+    snapshot = ingest_snapshot(experiment, base=base)
+    return show_checks(snapshot)
+
+
+if __name__ == "__main__":
+    given = arguments("ingest", "Fetch, check and freeze the rows of a recipe.").parse_args()
+    run(ingest_rows, recipe=given.recipe, overrides=given.overrides, store=given.store)

@@ -1,0 +1,34 @@
+"""The parameters that flows share, and the recipe that they name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+from rightcall.errors import RecipeError
+from rightcall.recipe import Recipe
+from rightcall.recipe_loading import load_recipe
+
+# Prefect's form takes titles and descriptions from the flow's docstring, not from the annotation.
+RecipeFile = str | None
+Overrides = tuple[str, ...]
+StoreFolder = Path | None
+
+
+def open_recipe(recipe: str | None, overrides: tuple[str, ...], store: Path | None) -> Recipe:
+    """The checked recipe; this run keeps its results in ``store``.  Raises: RecipeError with every problem at once."""
+    if store is not None:
+        os.environ["RIGHTCALL_STORE"] = str(store.expanduser().absolute())
+    return load_recipe(recipe, overrides)
+
+
+def run_name() -> str:
+    """`quickstart-1a2b3c4d`: recipe and digest of its values; one that does not load fails later, with its reasons."""
+    given = flow_run.parameters
+    try:
+        recipe = load_recipe(given.get("recipe"), given.get("overrides") or ())
+    except RecipeError:
+        return f"{given.get('recipe')} (not a recipe)"
+    return f"{recipe.name}-{recipe.digest}"

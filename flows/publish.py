@@ -1,0 +1,129 @@
+"""Gate, registry, report: whether a trained candidate may replace the champion, and the record of it.
+
+python -m flows.publish recipes/quickstart.yaml
+python -m flows.publish recipes/quickstart.yaml --approve 3
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping
+
+from prefect import flow
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.runtime import deployment
+from pydantic import Field
+
+from flows.command_line import arguments, run
+from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, run_name
+from rightcall.errors import RecipeError
+from rightcall.recipe import Recipe
+from tasks.artifacts import show_report, show_verdict
+from tasks.closing_text import closing_text
+from tasks.environment import store_root
+from tasks.gate import decide_verdict
+from tasks.model_names import find_results
+from tasks.recorded_run import recorded_run
+from tasks.registry import Registration, champion, promote, register_model
+from tasks.report import write_report
+from tasks.scoring import score_model
+from tasks.store import ArtifactRef, Store
+
+APPROVAL_SECONDS = 7 * 24 * 3600
+
+
+class Approval(RunInput):
+    """The form that a person fills in when the recipe says `approval: required`."""
+
+    approve: bool = Field(False, title="Make it the champion", description="Off: the version stays the challenger.")
+    approved_by: str = Field("", title="Your name", description="Kept as a tag of the version.")
+
+
+@flow(
+    name="publish",
+    description="Judge the candidate that a recipe's earlier run made, register it, move the alias, write the report.",
+    flow_run_name=run_name,
+    persist_result=False,
+)
+def publish_model(
+    recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None, approve: int | None = None
+) -> str:
+    """Gives the closing table.
+
+    Args:
+        recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
+        overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
+        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        approve: Make this version of the registered model the champion; empty = judge and register.
+    """
+    experiment = open_recipe(recipe, overrides, store)
+    if approve is not None:
+        return _approved(promote(experiment.register_.name, approve, approved_by=getpass.getuser()))
+    results = find_results(experiment)
+    return publish_candidate(experiment, models=results.models, snapshot=results.snapshot, scores=results.scores)
+
+
+def publish_candidate(
+    recipe: Recipe, *, models: Mapping[str, ArtifactRef], snapshot: ArtifactRef, scores: Mapping[str, ArtifactRef]
+) -> str:
+    """Judge, register and report the last of ``models``; the first is the baseline. Gives the closing table."""
+    candidate = _candidate(models)
+    rival = score_champion(recipe, snapshot, candidate=models[candidate])
+    verdict = decide_verdict(recipe, candidate=scores[candidate], baseline=scores["base"], champion=rival)
+    show_verdict(verdict)
+    measured = {f"score-{label}": ref for label, ref in scores.items()}
+    with recorded_run(recipe, {"ingest": snapshot, **models, **measured, "gate": verdict}) as record:
+        registration = register_model(
+            recipe, model=models[candidate], scores=scores[candidate], snapshot=snapshot, verdict=verdict,
+            store=Store(store_root()), run=record.id, others=models,
+        )  # fmt: skip
+        report = write_report(recipe, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
+        record.close_with(registration.verdict, report)
+    show_report(report)
+    registration = ask_for_approval(registration)
+    return closing_text(recipe, scores, verdict, report, registration)
+
+
+def score_champion(recipe: Recipe, snapshot: ArtifactRef, *, candidate: ArtifactRef) -> ArtifactRef | None:
+    """The model in use on the candidate's items; None = there is none, or it is the candidate itself."""
+    current = champion(recipe.register_.name)
+    if current is None or current.weights.digest == candidate.digest:
+        return None
+    return score_model(recipe, model=current.weights, snapshot=snapshot, label="champion")
+
+
+def ask_for_approval(registration: Registration) -> Registration:
+    """In a deployment's run: wait, without a process, for a person and the form; else the closing lines say how."""
+    if not registration.pending_approval or deployment.id is None:
+        return registration
+    answer = suspend_flow_run(
+        wait_for_input=Approval.with_initial_data(
+            description=f"`{registration.uri}` was judged **{registration.verdict}**; the report is an artifact here."
+        ),
+        timeout=APPROVAL_SECONDS,
+        key=f"approve-{registration.name}-{registration.version}",
+    )
+    if not answer.approve:
+        return registration
+    return promote(registration.name, registration.version, approved_by=answer.approved_by or "someone")
+
+
+def _candidate(models: Mapping[str, ArtifactRef]) -> str:
+    last = list(models)[-1]
+    if last == "base":
+        raise RecipeError(
+            "sft.max_steps and dpo.max_steps are both 0: no stage trains a candidate; give one of them steps"
+        )
+    return last
+
+
+def _approved(registration: Registration) -> str:
+    return f"{registration.uri} is now models:/{registration.name}@{registration.alias}"
+
+
+if __name__ == "__main__":
+    parser = arguments("publish", "Judge, register and report what a recipe's earlier run made.")
+    parser.add_argument("--approve", type=int, metavar="VERSION", help="make this version the champion")
+    given = parser.parse_args()
+    run(publish_model, recipe=given.recipe, overrides=given.overrides, store=given.store, approve=given.approve)

@@ -1,0 +1,72 @@
+"""Any model on any file of multiple-choice items, in When2Call's schema or the canonical one.
+
+python -m flows.score ./my-model --suite items.jsonl
+python -m flows.score models:/rightcall@champion
+python -m flows.score dpo --recipe recipes/quickstart.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.command_line import arguments, run
+from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe
+from tasks.artifacts import show_scores
+from tasks.ingestion import ingest_snapshot
+from tasks.model_names import find_model, suite_overrides
+from tasks.scoring import score_model
+
+
+def run_name() -> str:
+    given = flow_run.parameters
+    return f"{given['model']} on {given.get('suite') or given.get('recipe') or 'the quickstart items'}"
+
+
+@flow(
+    name="score",
+    description="Score a folder, a registered model or an earlier result on multiple-choice items.",
+    flow_run_name=run_name,
+    persist_result=False,
+)
+def score_suite(
+    model: str,
+    suite: Path | None = None,
+    recipe: RecipeFile = None,
+    overrides: Overrides = (),
+    store: StoreFolder = None,
+) -> str:
+    """Gives the scores as a table.
+
+    Args:
+        model: A folder, models:/name@alias, a result such as dpo/1a2b3c4d, or base, sft, dpo for the newest of them.
+        suite: File of items, JSON lines in When2Call's schema or the canonical one; empty = those of the recipe.
+        recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
+        overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
+        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+    """
+    experiment = open_recipe(recipe, (*suite_overrides(suite, model), *overrides), store)
+    scored = find_model(experiment, model)
+    snapshot = ingest_snapshot(experiment, base=scored)
+    scores = score_model(experiment, model=scored, snapshot=snapshot, label=model)
+    return show_scores(experiment, {model: scores})
+
+
+if __name__ == "__main__":
+    parser = arguments("score", "Score a model on multiple-choice items.", recipe=False)
+    parser.add_argument(
+        "model", help="a local folder, models:/name@alias, <stage>/<key>, or base, sft, dpo: the newest of them"
+    )
+    parser.add_argument("--suite", type=Path, help="file of items; without it those of the recipe")
+    parser.add_argument("--recipe", help="recipe with the evaluation's settings; without it the embedded quickstart")
+    given = parser.parse_args()
+    run(
+        score_suite,
+        model=given.model,
+        suite=given.suite,
+        recipe=given.recipe,
+        overrides=given.overrides,
+        store=given.store,
+    )

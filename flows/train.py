@@ -1,0 +1,67 @@
+"""SFT and DPO of a recipe; what earlier runs made (base, snapshot, SFT model) is taken from the store.
+
+python -m flows.train recipes/quickstart.yaml --stage sft --set sft.max_steps=50
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+
+from flows.command_line import arguments, run
+from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, run_name
+from rightcall.recipe import Recipe
+from tasks.artifacts import show_checks, show_training
+from tasks.ingestion import ingest_snapshot
+from tasks.store import ArtifactRef
+from tasks.training import prepare_base, train_dpo, train_sft
+
+
+@flow(
+    name="train",
+    description="SFT and DPO of a recipe, up to the stage that is asked for; finished stages come from the store.",
+    flow_run_name=run_name,
+    persist_result=False,
+)
+def train_model(
+    recipe: RecipeFile = None,
+    overrides: Overrides = (),
+    store: StoreFolder = None,
+    stage: Literal["sft", "dpo"] = "dpo",
+) -> str:
+    """Gives the models' refs.
+
+    Args:
+        recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
+        overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
+        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        stage: The last stage: sft stops after SFT; dpo runs both, as far as the recipe has them.
+    """
+    experiment = open_recipe(recipe, overrides, store)
+    base = prepare_base(experiment)
+    snapshot = ingest_snapshot(experiment, base=base)
+    show_checks(snapshot)
+    models = train_stages(experiment, base=base, snapshot=snapshot, last=stage)
+    return "\n".join(f"{label:<5} {model.uri}" for label, model in models.items())
+
+
+def train_stages(
+    recipe: Recipe, *, base: ArtifactRef, snapshot: ArtifactRef, last: Literal["sft", "dpo"] = "dpo"
+) -> dict[str, ArtifactRef]:
+    """Models by label in the order they were made: base, then what the recipe trains; the last one is the candidate."""
+    models = {"base": base}
+    if recipe.sft.max_steps:
+        models["sft"] = train_sft(recipe, base=base, snapshot=snapshot)
+        show_training("sft", models["sft"])
+    if recipe.dpo.max_steps and last == "dpo":
+        models["dpo"] = train_dpo(recipe, model=models[recipe.dpo.start_from], snapshot=snapshot)
+        show_training("dpo", models["dpo"])
+    return models
+
+
+if __name__ == "__main__":
+    parser = arguments("train", "Train the stages of a recipe.")
+    parser.add_argument("--stage", choices=("sft", "dpo"), default="dpo", help="the last stage to run")
+    given = parser.parse_args()
+    run(train_model, recipe=given.recipe, overrides=given.overrides, store=given.store, stage=given.stage)

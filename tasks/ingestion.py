@@ -1,0 +1,231 @@
+"""The stage ``ingest``: pinned sources become a checked, frozen snapshot; what is wrong goes to the quarantine.
+
+The evaluation is read first, because no training row may ask what it asks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from data_checks.duplicates import EvaluationIndex
+from data_checks.row_content import NO_TOOLS, content_key
+from data_checks.sampling import balanced_sample, grouped_sample
+from rightcall import bfcl
+from rightcall.chat import ChatTemplate
+from rightcall.errors import DataError
+from rightcall.recipe import Recipe, Source
+from rightcall.rows import Row, RowKind, parse_line, to_canonical
+from tasks import sources
+from tasks.check_report import report_checks, sources_of, stop_if_unfit
+from tasks.checked_rows import CheckedRows, Place
+from tasks.records import Line, files_of, read_lines
+from tasks.stages import StageRun, stage
+from tasks.store import ArtifactRef
+
+Json = dict[str, Any]
+NO_TOOLS_SHARE = 12  # one item in twelve of a sampled evaluation offers no tool, where there are such items
+WINDOW = 2**31 - 1  # an item has no max_length; the model's own window limits it
+_REASON = re.compile(r"([a-z0-9_]+(?::[\w.]+)?): ")
+
+
+def _slice(recipe: Recipe) -> Json:
+    """Contents and pins of the sources, not where they lie; of the training sections only what rows are measured by."""
+    named = {kind: [_identity(each) for each in several] for kind, several in sources_of(recipe).items()}
+    settings = recipe.data.model_dump(mode="json", exclude={"sft", "preference", "evaluation"})
+    lengths = {
+        "sft": recipe.sft.max_length if recipe.data.sft else 0,
+        "preference": recipe.dpo.max_length if recipe.data.preference else 0,
+    }
+    return {"sources": named, "data": settings, "max_length": lengths, "chat_template": recipe.model.chat_template}
+
+
+def _identity(source: Source) -> Json:
+    return {
+        "name": sources.short_name(source.uri, source.file),
+        "digest": sources.digest(source.uri, source.sha256, source.file),
+        "adapter": source.adapter,
+        "limit": source.limit,
+    }
+
+
+@stage(
+    name="ingest",
+    kind="snapshot",
+    slice=_slice,
+    tags=("data",),
+    reads={"base": "model/"},
+    modules=(
+        "data_checks.duplicates",
+        "data_checks.flags",
+        "data_checks.row_content",
+        "data_checks.rules",
+        "data_checks.sampling",
+        "data_checks.suites",
+        "rightcall.baseline",
+        "rightcall.bfcl",
+        "rightcall.chat",
+        "rightcall.rows",
+    ),
+)
+def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
+    """Fetches, checks, samples and freezes the rows; too many bad ones stop it before a second of training is spent."""
+    template = ChatTemplate.load(run.store.path(base) / "model", recipe.model.chat_template)
+    cache = run.store.root / ".cache" / "sources"
+    try:
+        checks = build_snapshot(recipe, template, run.folder, run.scratch, cache)
+    except DataError as err:
+        raise type(err)(f"{err}{_kept_aside(run)}") from err
+    for kind, counts in checks["rows"].items():
+        run.logger.info("%s: %s", kind, ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    return {
+        **{f"{kind}_rows": counts["kept"] for kind, counts in checks["rows"].items()},
+        "quarantined": sum(counts["quarantined"] for counts in checks["rows"].values()),
+    }
+
+
+def _kept_aside(run: StageRun) -> str:
+    """What a failed run found out survives in the store; returns the sentence that says where."""
+    found = run.folder / "quarantine.jsonl"
+    if not found.exists() or not found.stat().st_size:
+        return ""
+    aside = run.store.root / ".failed" / f"{run.name}-{run.key}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name in ("quarantine.jsonl", "checks.json", "data_docs"):
+        if (run.folder / name).exists():
+            shutil.move(run.folder / name, aside / name)
+    return f"\nEvery row and its reasons: {aside / 'quarantine.jsonl'}"
+
+
+def build_snapshot(recipe: Recipe, template: ChatTemplate, folder: Path, scratch: Path, cache: Path) -> Json:
+    """Fills ``folder`` with the three parquet files, quarantine.jsonl, checks.json, data_docs/; returns the checks.
+
+    Raises:
+        DataError: the owner of the rows: too many are broken, none is left, or all are of one class.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    checked: dict[RowKind, CheckedRows] = {}
+    index: EvaluationIndex | None = None
+    with (folder / "quarantine.jsonl").open("wb") as quarantine:
+        for kind in sources_of(recipe):
+            checked[kind] = _check(
+                kind, recipe, template, index=index, scratch=scratch, cache=cache, quarantine=quarantine
+            )
+            if kind == "choice":
+                index = EvaluationIndex(checked[kind].questions, recipe.data.near_duplicate_threshold)
+        kept = {kind: _sample(rows, recipe, folder) for kind, rows in checked.items()}
+    checks = report_checks(recipe, checked, kept, folder, scratch)
+    (folder / "checks.json").write_text(json.dumps(checks, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    stop_if_unfit(recipe, checks)
+    return checks
+
+
+def _check(
+    kind: RowKind, recipe: Recipe, template: ChatTemplate, *,
+    index: EvaluationIndex | None, scratch: Path, cache: Path, quarantine: IO[bytes],
+) -> CheckedRows:  # fmt: skip
+    limit = {"sft": recipe.sft.max_length, "preference": recipe.dpo.max_length, "choice": WINDOW}[kind]
+    rows = CheckedRows(
+        kind, template=template, max_length=limit, settings=recipe.data, evaluation=index, scratch=scratch,
+        quarantine=quarantine,
+    )  # fmt: skip
+    for source in sources_of(recipe)[kind]:
+        path = sources.fetch(source.uri, sha256=source.sha256, cache=cache, file=source.file, hub_type="dataset")
+        read = _read_bfcl if source.adapter == "bfcl" else _read_files
+        read(path, source, rows, recipe.data.seed)
+    rows.finish()
+    return rows
+
+
+def _read_bfcl(path: Path, source: Source, rows: CheckedRows, seed: int) -> None:
+    """The wheel's folder, or the data folder itself, becomes rows of our own making."""
+    inside = path / "bfcl_eval" / "data"
+    derived = _derived(inside if inside.is_dir() else path, seed)
+    made: list[Row] = {"sft": derived.sft, "preference": derived.preference, "choice": derived.choice}[rows.kind]
+    name = sources.short_name(source.uri)
+    for number, row in enumerate(made[: source.limit], 1):
+        place = Place(name, number, len(orjson.dumps(row)))
+        key = content_key(row)
+        if not rows.is_repeated(key, row["id"], place):
+            rows.add(row, row, [key], place)
+
+
+@lru_cache(maxsize=2)
+def _derived(folder: Path, seed: int) -> bfcl.Derived:
+    return bfcl.derive(folder, seed)
+
+
+def _read_files(path: Path, source: Source, rows: CheckedRows, seed: int) -> None:
+    left = source.limit
+    for file in files_of(path):
+        name = sources.short_name(source.uri, source.file) + ("" if path.is_file() else f"/{file.relative_to(path)}")
+        for line in read_lines(file):
+            if left is not None and (left := left - 1) < 0:
+                return
+            _read_line(line, name, source.adapter, rows)
+
+
+def _read_line(line: Line, name: str, adapter: str, rows: CheckedRows) -> None:
+    place = Place(name, line.number, line.size_bytes)
+    quick = None if line.problem else _quick_key(line.content)
+    if quick is not None and rows.is_repeated(*quick, place):
+        return
+    try:
+        if line.problem:
+            raise DataError(line.problem)
+        record = parse_line(line.content)
+        row = to_canonical(record, rows.kind, name, line.number, adapter)
+    except DataError as err:
+        reason = match[1] if (match := _REASON.match(str(err))) else "unparseable"
+        rows.refuse(str(err), reason, line.text, place)
+        return
+    if isinstance(record.get("source"), str) and record["source"].strip():
+        row["source"] = record["source"]
+    # The same content may be written in two dialects, so what it became counts as well.
+    key = content_key(row)
+    if not rows.is_repeated(key, row["id"], place):
+        rows.add(row, record, [key] if quick is None else [key, quick[0]], place)
+
+
+def _quick_key(content: bytes) -> tuple[int, str] | None:
+    """(content key, id) of the record as it stands, much faster than by the canonical row; None = by that one."""
+    if re.search(rb"\d{19}", content):
+        return None  # beyond 64 bits orjson reads floats, and two long numbers could become one
+    try:
+        record = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    return (
+        (content_key(record), str(record.get("id") or record.get("uuid") or "")) if isinstance(record, dict) else None
+    )
+
+
+def _sample(rows: CheckedRows, recipe: Recipe, folder: Path) -> list[int]:
+    """Chooses the rows and writes them; a limit of None keeps all."""
+    data = recipe.data
+    wanted = {"sft": data.sft_rows, "preference": data.preference_rows, "choice": data.evaluation_rows}[rows.kind]
+    candidates = rows.candidates
+    chosen = [int(index) for index in candidates]
+    if wanted is not None and wanted < len(chosen):
+        classes = rows.classes(chosen)
+        if rows.kind == "choice":
+            # a call where no tool is offered is a hallucination: without such items it could not be measured
+            bare = [
+                index
+                for index, names in enumerate(classes)
+                if names[1] == NO_TOOLS and not rows.groups([chosen[index]])[0]
+            ]
+            few = [bare[index] for index in balanced_sample([("",)] * len(bare), wanted // NO_TOOLS_SHARE, data.seed)]
+            picked = grouped_sample([names[0] for names in classes], rows.groups(chosen), wanted, data.seed, few)
+        else:
+            picked = balanced_sample(classes, wanted, data.seed)
+        chosen = [chosen[index] for index in picked]
+    rows.write(chosen, folder / f"{rows.kind}.parquet")
+    return chosen

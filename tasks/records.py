@@ -1,0 +1,129 @@
+"""Lines of .jsonl, .jsonl.gz and .json files as a stream: an unreadable one is reported, not raised or held whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from rightcall.errors import SourceError
+
+MAX_LINE_BYTES = 10_000_000
+SKIP_BYTES = 2**20  # what is held of a line that is over the limit while its end is looked for
+TEXT_CHARACTERS = 2000
+MAX_ARRAY_BYTES = 512 * 2**20  # a .json file that is one array has to be read as a whole
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Line:
+    number: int  # from 1
+    content: bytes  # the whole line, or the beginning of one that cannot be used
+    size_bytes: int
+    problem: str | None = None  # "reason: detail"
+
+    @property
+    def text(self) -> str:
+        return self.content[: 4 * TEXT_CHARACTERS].decode("utf-8", errors="replace")[:TEXT_CHARACTERS]
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or a folder's files with rows, by name.
+
+    Raises:
+        SourceError: a folder without any.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(child for child in path.rglob("*") if child.is_file() and child.name.lower().endswith(ENDINGS))
+    if not found:
+        raise SourceError(f"folder {str(path)!r} holds no rows; name one with files that end in {', '.join(ENDINGS)}")
+    return found
+
+
+def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """Every line that is not blank; a truncated gzip file ends with one that says so, after all that was readable."""
+    with path.open("rb") as raw:
+        compressed = raw.read(2) == b"\x1f\x8b"
+    if path.suffix == ".gz" and not compressed:
+        yield Line(
+            1,
+            b"",
+            path.stat().st_size,
+            f"broken_gzip: {path.name!r} is not gzip; compress it again or drop the ending .gz",
+        )
+        return
+    with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
+        if _is_array(path, compressed):
+            yield from _array(stream, path)  # type: ignore[arg-type]
+        else:
+            yield from _lines(stream, path, max_bytes)  # type: ignore[arg-type]
+
+
+def _lines(stream: BinaryIO, path: Path, max_bytes: int) -> Iterator[Line]:
+    number = 0
+    while True:
+        number += 1
+        line = b""
+        try:
+            line = stream.readline(max_bytes + 1)
+            if len(line) > max_bytes and not line.endswith(b"\n"):
+                yield _too_long(stream, number, line, max_bytes)
+                continue
+        except (EOFError, OSError, zlib.error) as err:
+            if isinstance(err, OSError) and not isinstance(err, gzip.BadGzipFile):
+                raise
+            yield Line(
+                number, line, len(line),
+                f"broken_gzip: {path.name!r} ends in the middle ({err}); the {number - 1} lines before it are used, "
+                "fetch the file again",
+            )  # fmt: skip
+            return
+        if not line:
+            return
+        if line.strip():
+            yield Line(number, line, len(line))
+
+
+def _too_long(stream: BinaryIO, number: int, head: bytes, max_bytes: int) -> Line:
+    size = len(head)
+    head = head[: 4 * TEXT_CHARACTERS]
+    while part := stream.readline(SKIP_BYTES):
+        size += len(part)
+        if part.endswith(b"\n"):
+            break
+    return Line(number, head, size, f"line_too_long: {size:,} bytes, the limit is {max_bytes:,}; split or drop the row")
+
+
+def _is_array(path: Path, compressed: bool) -> bool:
+    """BFCL calls JSON lines .json, other tools write one array: the first character tells."""
+    if ".json" not in path.suffixes:
+        return False
+    with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
+        try:
+            return stream.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+        except (EOFError, OSError, zlib.error):
+            return False
+
+
+def _array(stream: BinaryIO, path: Path) -> Iterator[Line]:
+    """Numbers are positions in the array."""
+    content = stream.read(MAX_ARRAY_BYTES + 1)
+    if len(content) > MAX_ARRAY_BYTES:
+        raise SourceError(
+            f"{str(path)!r} is one JSON array of more than {MAX_ARRAY_BYTES:,} bytes; write one object a line (.jsonl)"
+        )
+    try:
+        records = json.loads(content)
+    except ValueError as err:
+        yield Line(
+            1, content[: 4 * TEXT_CHARACTERS], len(content), f"not_json: {err}; write one object a line (.jsonl)"
+        )
+        return
+    for number, record in enumerate(records, 1):
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8", errors="surrogatepass")
+        yield Line(number, line, len(line))

@@ -1,0 +1,173 @@
+"""The report of a run: one HTML file with everything in it, to be mailed, archived, or opened without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from rightcall.metrics import confusion
+from rightcall.recipe import Recipe
+from rightcall.rows import read_snapshot
+from tasks import plots, report_data
+from tasks.gate import read_verdict
+from tasks.results import METRICS, Scores, read_lines, read_scores, read_summary
+from tasks.stages import StageRun, stage
+from tasks.store import ArtifactRef, Store
+from tasks.tracking import git_commit, redact
+
+REPORT = "report.html"
+TEMPLATE = Path(__file__).with_name("templates") / "report.html.jinja"
+SFT_PANELS = {"loss": ["loss"], "gradient norm": ["grad_norm"], "learning rate": ["learning_rate"]}
+DPO_PANELS = {
+    "loss": ["loss"], "margin": ["margin"], "accuracy on pairs": ["rewards_accuracy"],
+    "log-probability": ["chosen_logprob", "rejected_logprob"],
+}  # fmt: skip
+WORST_REASONS = 10
+
+
+@stage(
+    name="report", kind="report", modules=("rightcall.metrics", "rightcall.baseline", "rightcall.gate"),
+    slice=lambda recipe: recipe.model_dump(mode="json", by_alias=True),
+)  # fmt: skip
+def write_report(
+    run: StageRun,
+    recipe: Recipe,
+    *,
+    snapshot: ArtifactRef,
+    models: Mapping[str, ArtifactRef],
+    scores: Mapping[str, ArtifactRef],
+    verdict: ArtifactRef,
+) -> dict[str, Any]:
+    """report.html from refs; models and scores are {"base" | "sft" | "dpo": ref} in the order they were made."""
+    values = gather(recipe, run.store, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
+    page = render(values)
+    (run.folder / REPORT).write_text(page, encoding="utf-8")
+    return {"size_bytes": len(page.encode())}
+
+
+def report_path(store: Store, ref: ArtifactRef) -> Path:
+    return store.path(ref) / REPORT
+
+
+def render(values: Mapping[str, Any]) -> str:
+    """Everything is escaped but the pictures, which matplotlib made and escaped."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["signed"] = report_data.signed
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
+
+
+def gather(
+    recipe: Recipe,
+    store: Store,
+    *,
+    snapshot: ArtifactRef,
+    models: Mapping[str, ArtifactRef],
+    scores: Mapping[str, ArtifactRef],
+    verdict: ArtifactRef,
+) -> dict[str, Any]:
+    """What the template fills in."""
+    found = {label: read_scores(store, ref, recipe.evaluation) for label, ref in scores.items()}
+    names = report_data.display_names(recipe, list(found))
+    rows = read_snapshot(store.path(snapshot), "choice")
+    rule = report_data.rule_scores(rows, recipe.evaluation) if rows else {}
+    refs = {
+        "snapshot": snapshot,
+        **models,
+        **{f"{label} scores": ref for label, ref in scores.items()},
+        "verdict": verdict,
+    }
+    return {
+        "recipe": recipe,
+        "recipe_yaml": yaml.safe_dump(redact(recipe.model_dump(mode="json", by_alias=True)), sort_keys=False),
+        "verdict": read_verdict(store, verdict),
+        "names": names,
+        "table": report_data.score_table(found, recipe.evaluation),
+        "rule": rule,
+        "rule_name": report_data.RULE,
+        "steps": report_data.stage_sentences(found, names, recipe.evaluation),
+        "pictures": _pictures(found, names, rule),
+        "training": _training(store, models, names),
+        "checks": _checks(store, snapshot),
+        "examples": report_data.differing_items(rows, found, names),
+        "timings": _timings(store, refs),
+        "lineage": {label: ref.model_dump() | _origin(store, ref) for label, ref in refs.items()},
+        "git_commit": git_commit(),
+    }
+
+
+def _pictures(scores: Mapping[str, Scores], names: Mapping[str, str], rule: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = {names[label]: scored.metrics for label, scored in scores.items()}
+    errors = report_data.error_counts(scores, names)
+    return {
+        "recall": _picture(plots.recall_bars(metrics, {report_data.RULE: rule} if rule else {})),
+        "confusion": _picture(
+            plots.confusions({names[label]: confusion(scored.items) for label, scored in scores.items()})
+        ),
+        "errors": _picture(plots.stacked_bars(errors)) if errors else "",
+    }
+
+
+def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Curves, numbers and warnings of every model that was trained; a skipped stage's ref is its input's."""
+    found = []
+    for label, ref in models.items():
+        if not ref.uri.startswith(f"{label}/") or label not in ("sft", "dpo"):
+            continue
+        folder = store.path(ref)
+        lines, summary = read_lines(folder / METRICS), read_summary(folder)
+        panels, colour = (SFT_PANELS, plots.COLOURS[1]) if label == "sft" else (DPO_PANELS, plots.COLOURS[2])
+        numbers = {name: value for name, value in summary.items() if _is_shown(value)}
+        found.append(
+            {
+                "name": names.get(label, label),
+                "picture": _picture(plots.curves(lines, panels, colour)),
+                "numbers": numbers,
+                "warnings": list(dict.fromkeys(summary.get("warnings", []))),
+            }
+        )
+    return found
+
+
+def _checks(store: Store, snapshot: ArtifactRef) -> dict[str, Any]:
+    path = store.path(snapshot) / "checks.json"
+    checks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    reasons = checks.get("reasons") or {}
+    return {
+        **checks,
+        "reasons": dict(list(reasons.items())[:WORST_REASONS]),
+        "reasons_left_out": max(0, len(reasons) - WORST_REASONS),
+    }
+
+
+def _timings(store: Store, refs: Mapping[str, ArtifactRef]) -> list[dict[str, Any]]:
+    rows, seen = [], set()
+    for label, ref in refs.items():
+        if ref.uri in seen:
+            continue
+        seen.add(ref.uri)
+        summary = read_summary(store.path(ref))
+        seconds = store.manifest(ref).get("seconds")
+        memory = summary.get("peak_memory_bytes")
+        rows.append({"label": label, "seconds": seconds, "tokens": summary.get("tokens"), "memory": memory,
+                     "tokens_per_second": summary.get("tokens_per_second")})  # fmt: skip
+    return rows
+
+
+def _origin(store: Store, ref: ArtifactRef) -> dict[str, Any]:
+    manifest = store.manifest(ref)
+    return {"created": manifest.get("created", ""), "versions": manifest.get("versions", {})}
+
+
+def _picture(svg: str) -> Any:
+    return jinja2.filters.do_mark_safe(svg)
+
+
+def _is_shown(value: object) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)

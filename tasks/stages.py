@@ -1,0 +1,303 @@
+"""``@stage``: a function that fills a folder becomes a cached, locked, resumable Prefect task that returns a ref.
+
+@stage(name="sft", kind="model", modules=("rightcall.sft",), slice=lambda recipe: {"sft": …}, reads={"base": "model/"})
+def train_sft(run: StageRun, recipe: Recipe, base: ArtifactRef, snapshot: ArtifactRef) -> dict:
+    …  # fills run.folder, returns manifest fields
+
+ref = train_sft(recipe, base=base, snapshot=snapshot)     # in a flow: a Prefect task run, or its cached result
+ref = train_sft.run(recipe, base=base, snapshot=snapshot) # anywhere: the same store, key and lock without Prefect
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.logging import get_run_logger
+from prefect.serializers import JSONSerializer
+from prefect.utilities.annotations import NotSet
+
+from rightcall.errors import RightcallError
+from rightcall.recipe import Recipe
+from tasks import retries
+from tasks.caching import StageCachePolicy, module_digest, stage_key
+from tasks.environment import store_root
+from tasks.leases import LeaseLockManager, run_logger
+from tasks.store import ArtifactRef, Kind, Store, disk_errors
+
+LOGGED_VALUES = 6
+Logger = logging.Logger | logging.LoggerAdapter
+VERSIONS = ("prefect", "torch", "transformers", "trl", "peft", "datasets", "great-expectations", "polars", "numpy")
+
+# Task runs whose body really ran in this process, so that a flow can say which were cached.
+_ran: ContextVar[list[str] | None] = ContextVar("rightcall_ran", default=None)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage's body gets to work with."""
+
+    name: str
+    key: str
+    store: Store
+    folder: Path  # its content is what gets committed; empty at the start
+    scratch: Path  # survives kills, deleted after the commit: checkpoints
+    logger: Logger
+    label: str | None = None
+
+    @property
+    def title(self) -> str:
+        return run_name(self.name, self.key, self.label)
+
+
+def run_name(name: str, key: str, label: str | None = None) -> str:
+    return f"{name}-{key[:8]}" + (f" ({label})" if label else "")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a stage, with everything that its key is made of, digested once."""
+
+    recipe: Recipe
+    refs: dict[str, Any]
+    label: str | None
+    store: Store
+    stage: str
+    ingredients: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return stage_key(self.stage, self.ingredients)
+
+    @property
+    def cache_key(self) -> str:
+        """Name of Prefect's record, and of the lease."""
+        return f"{self.stage}-{self.key}"
+
+    @property
+    def title(self) -> str:
+        return run_name(self.stage, self.key, self.label)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A stage and the Prefect task around it; call it in a flow, ``run`` it elsewhere."""
+
+    name: str
+    kind: Kind
+    modules: tuple[str, ...]
+    slice: Callable[[Recipe], Any]
+    version: int
+    reads: Mapping[str, str]
+    fn: Callable[..., Mapping[str, Any]]
+    tags: tuple[str, ...] = ()
+    retries: int = retries.RETRIES
+    skip: Callable[[Recipe, Mapping[str, Any]], ArtifactRef | None] | None = None
+    task: Task[..., ArtifactRef] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.fn.__doc__)
+        object.__setattr__(self, "__name__", self.fn.__name__)
+
+        def execute(call: Call) -> ArtifactRef:
+            ran = _ran.get()
+            if ran is not None:
+                ran.append(self.name)
+            return self._execute(call, get_run_logger())
+
+        execute.__qualname__ = execute.__name__ = self.fn.__name__
+        execute.__doc__, execute.__module__ = self.fn.__doc__, self.fn.__module__
+        task: Task[..., ArtifactRef] = Task(
+            execute,
+            name=self.name,
+            tags=self.tags,
+            version=str(self.version),
+            retries=self.retries,
+            retry_delay_seconds=retries.RETRY_DELAYS_SECONDS,
+            retry_jitter_factor=retries.RETRY_JITTER_FACTOR,
+            retry_condition_fn=retries.retry_if_transient,
+            persist_result=True,
+            result_serializer=JSONSerializer(),
+            # The in-memory copy would outlive the files it stands for.
+            cache_result_in_memory=False,
+        )
+        object.__setattr__(self, "task", task)
+
+    def __call__(self, recipe: Recipe, *, label: str | None = None, **refs: Any) -> ArtifactRef:
+        """Runs the stage as a Prefect task of the current flow, or gives its cached ref."""
+        if (instead := self._skipped(recipe, refs)) is not None:
+            return instead
+        call = self._call(recipe, refs, Store(store_root()), label)
+        ran: list[str] = []
+        token = _ran.set(ran)
+        try:
+            ref = self._task_for(call)(call)
+        finally:
+            _ran.reset(token)
+        if not ran:
+            _logger().info("%s cached: %s", call.title, describe(call.store.manifest(ref)))
+        return ref
+
+    def run(self, recipe: Recipe, *, store: Store | None = None, label: str | None = None, **refs: Any) -> ArtifactRef:
+        """The same without Prefect: tests, the benchmark of Prefect's overhead, a shell."""
+        if (instead := self._skipped(recipe, refs)) is not None:
+            return instead
+        call = self._call(recipe, refs, store or Store(store_root()), label)
+        lock, holder = LeaseLockManager(call.store.root / ".leases"), str(uuid.uuid4())
+        lock.acquire_lock(call.cache_key, holder)
+        try:
+            return self._execute(call, _logger())
+        finally:
+            lock.release_lock(call.cache_key, holder)
+
+    def key(self, recipe: Recipe, refs: Mapping[str, Any], store: Store | None = None) -> str:
+        """The name of the result: equal for equal work, wherever and whenever it is done."""
+        return self._call(recipe, refs, store or Store(store_root())).key
+
+    def _call(self, recipe: Recipe, refs: Mapping[str, Any], store: Store, label: str | None = None) -> Call:
+        ingredients = {
+            "version": self.version,
+            "slice": self.slice(recipe),
+            "input_digests": {
+                name: _digests(value, partial(store.digest, part=self.reads.get(name, "")))
+                for name, value in refs.items()
+            },
+            "modules": module_digest(self.modules),
+        }
+        return Call(recipe, dict(refs), label, store, self.name, ingredients)
+
+    def _skipped(self, recipe: Recipe, refs: Mapping[str, Any]) -> ArtifactRef | None:
+        instead = self.skip(recipe, refs) if self.skip is not None else None
+        if instead is not None:
+            _logger().info("%s skipped, as the recipe says; its input %s goes on", self.name, instead.uri)
+        return instead
+
+    def _task_for(self, call: Call) -> Task[..., ArtifactRef]:
+        results = call.store.root / ".results"
+        # Prefect alone would give a recorded ref whose files are gone or were made anew: that does not count.
+        recorded, found = _recorded(results / call.cache_key), call.store.find(self.name, call.key)
+        dangling = recorded is not None and (found is None or found.digest != recorded)
+        return self.task.with_options(
+            task_run_name=call.title,
+            cache_policy=StageCachePolicy(
+                isolation_level="SERIALIZABLE", lock_manager=LeaseLockManager(call.store.root / ".leases")
+            ),
+            result_storage=results,
+            refresh_cache=True if dangling else NotSet,
+        )
+
+    def _execute(self, call: Call, logger: Logger) -> ArtifactRef:
+        store, key = call.store, call.key
+        if (found := store.find(self.name, key)) is not None:
+            logger.info("%s found in the store: %s", call.title, describe(store.manifest(found)))
+            return found
+        # A killed run may have left half a result; its checkpoints, in scratch, are used.
+        folder = store.workdir(self.name, key, empty=True)
+        run = StageRun(self.name, key, store, folder, store.scratch(self.name, key), logger, call.label)
+        started = time.monotonic()
+        with disk_errors(run.folder):
+            fields = dict(self.fn(run, call.recipe, **call.refs))
+        seconds = round(time.monotonic() - started, 3)
+        manifest = {
+            **call.ingredients,
+            "inputs": {name: _plain(value) for name, value in call.refs.items()},
+            "result": fields,
+            "versions": _versions(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": seconds,
+        }
+        ref = store.commit(self.name, key, self.kind, run.folder, manifest)
+        logger.info("%s done in %.1f s: %s", call.title, seconds, describe(store.manifest(ref)))
+        return ref
+
+
+def stage(
+    *,
+    name: str,
+    kind: Kind,
+    modules: tuple[str, ...],
+    slice: Callable[[Recipe], Any],
+    version: int = 1,
+    reads: Mapping[str, str] | None = None,
+    tags: tuple[str, ...] = (),
+    max_retries: int = retries.RETRIES,
+    skip: Callable[[Recipe, Mapping[str, Any]], ArtifactRef | None] | None = None,
+) -> Callable[[Callable[..., Mapping[str, Any]]], Stage]:
+    """Makes a Stage of ``fn(run, recipe, **refs) -> manifest fields``.
+
+    modules: roots of the code that makes the result; with what they import they enter the key.
+    slice: the part of the recipe that the result depends on, as plain JSON.
+    version: raise it when the body changes its result.
+    reads: input name → the part of it that is read ("model/", "sft.parquet"); changes elsewhere in it do not count.
+    skip: the ref to give instead of running, None = run.
+    """
+
+    def decorate(fn: Callable[..., Mapping[str, Any]]) -> Stage:
+        return Stage(name, kind, modules, slice, version, reads or {}, fn, ("rightcall", *tags), max_retries, skip)
+
+    return decorate
+
+
+def describe(manifest: Mapping[str, Any]) -> str:
+    """The first numbers of a manifest on one line; what is measured last (memory, devices) stays in the manifest."""
+    result = manifest["result"].items()
+    values = dict([(name, value) for name, value in result if isinstance(value, int | float | str)][:LOGGED_VALUES])
+    size_bytes = sum(entry["size_bytes"] for entry in manifest["files"].values())
+    numbers = [f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in values.items()]
+    return ", ".join([*numbers, f"{len(manifest['files'])} files", f"{size_bytes / 1e6:.1f} MB"])
+
+
+def _digests(value: Any, digest_of: Callable[[ArtifactRef], str]) -> Any:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, ArtifactRef):
+        return digest_of(value)
+    if isinstance(value, Mapping):
+        return {str(name): _digests(entry, digest_of) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_digests(entry, digest_of) for entry in value]
+    raise RightcallError(f"a stage takes refs and plain values, not {value!r}; commit it to the store and pass its ref")
+
+
+def _recorded(path: Path) -> str | None:
+    """Digest in Prefect's record of a result, "" in one that cannot be read, None where there is none."""
+    try:
+        return str(json.loads(json.loads(path.read_text(encoding="utf-8"))["result"])["data"]["digest"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ArtifactRef):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _logger() -> Logger:
+    return run_logger("rightcall.stages")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,30 @@
+"""Fixtures that several subjects share; everything else stands in the test file that uses it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch or tokenizers are loaded by any test: two OpenMP threads on a busy machine are slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# No test may reach a model hub by accident.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Llama whose own chat template ignores tools. Shared: copy it before changing it."""
+    from tiny import build_tiny_model
+
+    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def tiny_sources(tmp_path: Path) -> dict[str, Path]:
+    """sft.jsonl, preference.jsonl and choice.jsonl in the canonical format."""
+    from tiny import write_tiny_sources
+
+    return write_tiny_sources(tmp_path / "sources")

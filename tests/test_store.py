@@ -1,0 +1,219 @@
+"""The store: a result is there whole or not at all, moves with its folder, and says when it was changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rightcall.errors import StoreError
+from tasks.store import ArtifactRef, Store, digest_files, disk_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def put(store: Store, key: str = "k1", **files: str) -> ArtifactRef:
+    work = store.workdir("sft", key, empty=True)
+    for name, text in (files or {"model__weights": "w", "output__metrics.jsonl": "{}"}).items():
+        path = work / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return store.commit("sft", key, "model", work, {"result": {"rows": 1}})
+
+
+def test_a_committed_result_is_found_and_holds_its_files(store: Store) -> None:
+    ref = put(store)
+    assert store.find("sft", "k1") == ref
+    assert (store.path(ref) / "model/weights").read_text() == "w"
+    assert store.manifest(ref)["result"] == {"rows": 1}
+    store.verify(ref)
+
+
+def test_nothing_is_found_before_the_commit(store: Store) -> None:
+    (store.workdir("sft", "k1") / "model").write_text("half")
+    assert store.find("sft", "k1") is None
+    assert store.refs("sft") == []
+
+
+def test_the_work_folder_is_gone_after_the_commit(store: Store) -> None:
+    (store.scratch("sft", "k1") / "checkpoint").write_text("c")
+    put(store)
+    assert not (store.root / ".work/sft/k1").exists()
+
+
+def test_equal_work_has_equal_digests_whatever_its_timings(store: Store) -> None:
+    first = put(store, "k1", weights="w", **{"metrics.jsonl": "1 s", "job.log": "a", "data_docs__index.html": "a"})
+    second = put(store, "k2", weights="w", **{"metrics.jsonl": "2 s", "job.log": "b", "data_docs__index.html": "b"})
+    third = put(store, "k3", weights="v")
+    assert first.digest == second.digest != third.digest
+
+
+def test_a_part_of_a_result_has_its_own_digest(store: Store) -> None:
+    first = put(store, "k1", **{"sft.parquet": "a", "preference.parquet": "b"})
+    second = put(store, "k2", **{"sft.parquet": "a", "preference.parquet": "c"})
+    assert store.digest(first, "sft.parquet") == store.digest(second, "sft.parquet")
+    assert store.digest(first, "preference.parquet") != store.digest(second, "preference.parquet")
+    with pytest.raises(StoreError, match=r"has no 'choice.parquet'"):
+        store.digest(first, "choice.parquet")
+
+
+def test_a_moved_store_still_has_its_results(store: Store, tmp_path: Path) -> None:
+    ref = put(store)
+    store.root.rename(tmp_path / "elsewhere")
+    Store(tmp_path / "elsewhere").verify(ref)
+
+
+@pytest.mark.parametrize("damage", ["remove", "truncate", "manifest"])
+def test_a_damaged_result_is_not_found_and_is_made_again(store: Store, damage: str) -> None:
+    ref = put(store)
+    folder = store.path(ref)
+    if damage == "remove":
+        (folder / "model/weights").unlink()
+    elif damage == "truncate":
+        (folder / "model/weights").write_text("")
+    else:
+        (folder / "manifest.json").write_text("{")
+    assert store.find("sft", "k1") is None
+    with pytest.raises(StoreError, match=r"'sft/k1' is not in the store .* run the flow"):
+        store.path(ref)
+    assert put(store) == ref
+    store.verify(ref)
+
+
+def test_a_changed_byte_is_found_by_verify(store: Store) -> None:
+    ref = put(store)
+    (store.path(ref) / "model/weights").write_text("x")
+    with pytest.raises(StoreError, match=r"was changed after it was made: \['model/weights'\]"):
+        store.verify(ref)
+
+
+def test_a_ref_of_another_store_is_refused(store: Store) -> None:
+    ref = put(store)
+    with pytest.raises(StoreError, match="comes from another store"):
+        store.path(ref.model_copy(update={"digest": "0" * 64}))
+
+
+def test_the_first_of_two_commits_stays(store: Store) -> None:
+    first = put(store, weights="w")
+    assert put(store, weights="other") == first
+    store.verify(first)
+
+
+def test_a_link_is_refused_because_it_would_dangle(store: Store, tmp_path: Path) -> None:
+    work = store.workdir("sft", "k1")
+    (work / "weights").symlink_to(tmp_path / "cache")
+    with pytest.raises(StoreError, match=r"holds links .*'weights'.* copy their content"):
+        store.commit("sft", "k1", "model", work, {"result": {}})
+    assert store.find("sft", "k1") is None
+
+
+def test_a_result_is_named_by_the_beginning_of_its_key(store: Store) -> None:
+    first, second = put(store, "aa11"), put(store, "ab22")
+    assert store.resolve("sft/aa") == first
+    assert store.resolve("sft/ab22/") == second
+    for text, count in (("sft/a", 2), ("sft/", 0), ("sft/zz", 0)):
+        with pytest.raises(StoreError, match=rf"'{text}' names {count} results.*sft/a"):
+            store.resolve(text)
+
+
+@pytest.mark.parametrize("uri", ["../x/k1", "sft/..", "sft/a/b", "sft", "/etc/passwd"])
+def test_a_ref_cannot_lead_out_of_the_store(store: Store, uri: str) -> None:
+    with pytest.raises(StoreError, match="is no name of a stage or key"):
+        store.path(ArtifactRef(uri=uri, digest="0", kind="model"))
+
+
+def test_a_digest_is_the_hash_of_sorted_path_hash_pairs() -> None:
+    """sha256 of '{"a": "1", "b": "2"}', timings left out."""
+    import hashlib
+
+    expected = hashlib.sha256(b'{"a": "1", "b": "2"}').hexdigest()
+    assert digest_files({"b": "2", "a": "1", "output/summary.json": "3"}) == expected
+
+
+def test_too_little_space_is_said_before_the_work(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"bytes are free, 1,000,000,000,000,000 bytes needed"):
+        store.require_space(10**15)
+
+
+def test_a_store_that_cannot_be_made_says_which_variable_to_set(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="RIGHTCALL_HOME"):
+        Store(tmp_path / "file").workdir("sft", "k1")
+
+
+def test_no_space_left_is_a_store_error_wherever_it_happens(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"is full: .* Nothing was lost: .* same command"), disk_errors(tmp_path):
+        Path("/dev/full").write_text("x")
+
+
+FULL_DISK = """
+import json, sys
+from pathlib import Path
+from rightcall.errors import StoreError
+from tasks.store import Store, disk_errors
+
+store = Store(Path(sys.argv[1]) / "store")
+first = store.workdir("sft", "first")
+(first / "weights").write_bytes(b"w" * 100_000)
+ref = store.commit("sft", "first", "model", first, {})
+checkpoint = store.scratch("sft", "second") / "checkpoint"
+checkpoint.write_bytes(b"c" * 50_000)
+said = []
+work = store.workdir("sft", "second", empty=True)
+filler = Path(sys.argv[1]) / "filler"
+try:
+    with disk_errors(work):
+        (work / "weights").write_bytes(b"w" * 1_000_000)
+except StoreError as err:
+    said.append(str(err))
+(work / "weights").write_bytes(b"w" * 20_000)
+try:
+    filler.write_bytes(b"f" * 10_000_000)
+except OSError:
+    pass
+try:
+    store.commit("sft", "second", "model", work, {"padding": "p" * 100_000})
+except StoreError as err:
+    said.append(str(err))
+store.verify(ref)
+survived = checkpoint.read_bytes() == b"c" * 50_000
+missing = store.find("sft", "second") is None
+filler.unlink()
+store.verify(store.commit("sft", "second", "model", work, {}))
+print(json.dumps({"said": said, "survived": survived, "missing": missing}))
+"""
+
+
+def test_on_a_full_disk_nothing_is_lost_and_the_same_work_goes_on_after(tmp_path: Path) -> None:
+    """A real tmpfs of 512 KiB, in a mount namespace of its own."""
+    mount = 'mount -t tmpfs -o size=512k none "$1" && exec "$2" -c "$3" "$1"'
+    arguments = ["sh", "-c", mount, "sh", str(tmp_path), sys.executable, FULL_DISK]
+    paths = {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'training_image'}",
+        "PATH": "/usr/bin:/bin",
+        "RIGHTCALL_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", *arguments],
+        cwd=ROOT,
+        env=paths,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no mount namespace here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["survived"]
+    assert found["missing"]
+    assert len(found["said"]) == 2
+    assert all("is full" in text and "Nothing was lost" in text for text in found["said"])

@@ -1,0 +1,72 @@
+"""Small training jobs over the tiny model, as a backend would lay them out."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tiny import tiny_preference_rows, tiny_sft_rows
+
+from rightcall import paths
+from rightcall.recipe import Recipe
+from rightcall.rows import write_rows
+
+SECTION = {"max_steps": 6, "learning_rate": 1e-3, "per_device_train_batch_size": 2, "max_length": 1024, "bf16": False}
+
+
+def make_recipe(**sections: Mapping[str, Any]) -> Recipe:
+    """`sft`, `dpo`: fields over SECTION."""
+    return Recipe.model_validate({
+        "name": "tiny", "model": {"source": "tiny", "chat_template": "chatml-tools"},
+        "data": {"sft": [{"uri": "a"}], "preference": [{"uri": "b"}], "evaluation": [{"uri": "c"}]},
+        "sft": SECTION | dict(sections.get("sft", {})), "dpo": SECTION | dict(sections.get("dpo", {})),
+        "compute": {"threads": 1},
+    })  # fmt: skip
+
+
+def make_root(root: Path, model: Path, stage: str, rows: int = 24, **sections: Mapping[str, Any]) -> Path:
+    """The input of a job under `root`."""
+    dataset = root / "input/data/dataset"
+    dataset.mkdir(parents=True)
+    write_rows(dataset, "sft", tiny_sft_rows(rows))
+    write_rows(dataset, "preference", tiny_preference_rows(rows))
+    (root / "input/data/model").symlink_to(model)
+    (root / "input/data/job").mkdir()
+    recipe = make_recipe(**sections).model_dump(mode="json", by_alias=True)
+    (root / "input/data/job/job.json").write_text(json.dumps({"stage": stage, "recipe": recipe}))
+    return root
+
+
+def make_job(
+    root: Path, model: Path, stage: str, rows: int = 24, cache: Path | None = None, **sections: Mapping[str, Any]
+) -> paths.Job:
+    make_root(root, model, stage, rows, **sections)
+    where = paths.folders({"SM_ML_ROOT": str(root)})
+    for folder in (where.model, where.checkpoints, where.output):
+        folder.mkdir(parents=True)
+    return paths.Job(stage, make_recipe(**sections), where, ("algo-1",), "algo-1", cache)
+
+
+def run_job(job: paths.Job) -> None:
+    from rightcall import dpo, sft
+
+    {"sft": sft, "dpo": dpo}[job.stage].run(job)
+
+
+def start(job: paths.Job) -> BaseProcess:
+    """The job in a process of its own; forked, so that it does not import torch again."""
+    process = multiprocessing.get_context("fork").Process(target=run_job, args=(job,))
+    process.start()
+    return process
+
+
+def metrics(job: paths.Job) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (job.output / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(job: paths.Job) -> dict[str, Any]:
+    return dict(json.loads((job.output / "summary.json").read_text()))

@@ -1,0 +1,1 @@
+"""rightcall: teach a small language model to make the right call."""

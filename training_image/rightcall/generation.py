@@ -1,0 +1,111 @@
+"""A sample of items answered freely: greedy decoding through the template of training, each answer judged."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from rightcall import toolcalls
+from rightcall.chat import ChatTemplate
+from rightcall.metrics import CLASSES
+from rightcall.questions import answer_message
+from rightcall.recipe import EvaluationSection
+
+logger = logging.getLogger(__name__)
+
+BATCH_ROWS = 16
+Row = Mapping[str, Any]
+
+
+def sample(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
+    """Up to n rows, as many of each gold behaviour as there are, in the order of the rows."""
+    generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    waiting = []
+    for name in CLASSES:
+        indices = [index for index, row in enumerate(rows) if row["correct_answer"] == name]
+        generator.shuffle(indices)
+        waiting.append(indices)
+    taken: list[int] = []
+    while len(taken) < n and any(waiting):
+        for indices in waiting:
+            if indices and len(taken) < n:
+                taken.append(indices.pop())
+    return [rows[index] for index in sorted(taken)]
+
+
+def answer_rows(
+    model: PreTrainedModel, template: ChatTemplate, rows: Sequence[Row], settings: EvaluationSection
+) -> list[dict[str, Any]]:
+    """Lines of generations.jsonl for these choice rows, in their order."""
+    prompts = [template.encode_prompt([{"role": "user", "content": row["question"]}], row["tools"]) for row in rows]
+    texts = complete(model, template, prompts, settings)
+    return [judge(row, text) for row, text in zip(rows, texts, strict=True)]
+
+
+def complete(
+    model: PreTrainedModel, template: ChatTemplate, prompts: Sequence[Sequence[int]], settings: EvaluationSection
+) -> list[str]:
+    """What the model writes after each prompt, up to its end-of-turn token or `max_new_tokens`."""
+    started, written = time.monotonic(), 0
+    decoding = GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=False,
+        eos_token_id=template.eos_ids,
+        pad_token_id=template.pad_id,
+    )
+    # batches of equal lengths hold little padding
+    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
+    texts: dict[int, str] = {}
+    for start in range(0, len(order), BATCH_ROWS):
+        batch = order[start : start + BATCH_ROWS]
+        for index, ids in zip(
+            batch, _decode(model, [prompts[i] for i in batch], decoding, settings.dtype), strict=True
+        ):
+            kept = _until(ids, template.eos_ids)
+            written += len(kept)
+            texts[index] = template.decode(kept)
+    logger.info("generated %d tokens for %d prompts in %.1f s", written, len(prompts), time.monotonic() - started)
+    return [texts[index] for index in range(len(prompts))]
+
+
+def judge(row: Row, text: str) -> dict[str, Any]:
+    """One line of generations.jsonl."""
+    gold = row["correct_answer"]
+    call = answer_message(row, gold)["tool_calls"][0]["function"] if gold == "tool_call" else None
+    parsed = toolcalls.parse(text)
+    verdict = toolcalls.compare(parsed, call, row["tools"], gold_behaviour=gold)
+    return {
+        "id": row["id"],
+        "gold": gold,
+        "text": text,
+        "parsed": {"behaviour": parsed.behaviour_guess, "calls": parsed.calls, "error": parsed.error},
+        "verdict": verdict._asdict(),
+        "error_kind": verdict.error_kind,
+    }
+
+
+def _decode(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], decoding: GenerationConfig, dtype: str
+) -> list[list[int]]:
+    device = next(model.parameters()).device
+    longest = max(map(len, prompts))
+    pad = decoding.pad_token_id
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+        out = model.eval().generate(input_ids=ids, attention_mask=mask, generation_config=decoding)
+    new: list[list[int]] = out[:, longest:].tolist()
+    return new
+
+
+def _until(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    for position, token in enumerate(ids):
+        if token in ends:
+            return list(ids[:position])
+    return list(ids)

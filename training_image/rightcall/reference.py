@@ -1,0 +1,88 @@
+"""Log-probabilities of the reference model, computed once per pair and kept for every later recipe.
+
+They depend on the model's weights, the pair's token ids and the precision only, not on beta, the loss or the steps.
+Each pair is computed by itself, so a value depends neither on its neighbours nor on where a killed run was continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rightcall.likelihood import Scorer
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of how a value is computed
+LOG_SECONDS = 20
+
+
+def add_reference(
+    pairs: list[dict[str, Any]],
+    scorer: Scorer,
+    *,
+    identity: str,
+    low_precision: bool,
+    folder: Path,
+    stopped: Callable[[], bool],
+) -> int:
+    """Adds ref_chosen_logps and ref_rejected_logps (sums in nats) to every pair; returns how many had to be computed.
+
+    `identity` names the weights as they are loaded; `folder` holds one file of values per identity and precision.
+    `stopped` is asked between pairs; True ends with SystemExit(143).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{VERSION} {identity} {'bf16' if low_precision else 'fp32'} {scorer.device.type}"
+    path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.jsonl"
+    known = _read(path)
+    missing = {digest: pair for pair in pairs if (digest := _digest(pair)) not in known}
+    started = told = time.monotonic()
+    with path.open("a", encoding="utf-8") as file:
+        for number, (digest, pair) in enumerate(missing.items(), start=1):
+            if stopped():
+                raise SystemExit(143)
+            prompt, sides = pair["prompt_ids"], (pair["chosen_ids"], pair["rejected_ids"])
+            sequences = [prompt + side for side in sides]
+            chosen, rejected = scorer.logliks(sequences, [len(prompt)] * 2, low_precision=low_precision)
+            known[digest] = (chosen, rejected)
+            file.write(json.dumps([digest, chosen, rejected]) + "\n")
+            file.flush()
+            if time.monotonic() - told > LOG_SECONDS:
+                told = time.monotonic()
+                log.info("reference log-probabilities: %d of %d pairs", number, len(missing))
+        os.fsync(file.fileno())
+    for pair in pairs:
+        pair["ref_chosen_logps"], pair["ref_rejected_logps"] = known[_digest(pair)]
+    log.info(
+        "reference log-probabilities of %d pairs: %d computed in %.1f s, the others cached",
+        len(pairs), len(missing), time.monotonic() - started,
+    )  # fmt: skip
+    return len(missing)
+
+
+def _digest(pair: dict[str, Any]) -> str:
+    ids = [pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"]]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, tuple[float, float]]:
+    """What is known; a line torn by a kill is left out, and computed again."""
+    known: dict[str, tuple[float, float]] = {}
+    if path.is_file():
+        lines = path.read_bytes().split(b"\n")
+        for line in lines[:-1]:
+            try:
+                digest, chosen, rejected = json.loads(line)
+            except ValueError:
+                continue
+            known[digest] = (float(chosen), float(rejected))
+        if lines[-1]:
+            with path.open("ab") as file:
+                file.write(b"\n")
+    return known

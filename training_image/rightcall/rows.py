@@ -1,0 +1,340 @@
+"""Canonical rows: read a line, bring a record into the one shape that every part relies on, write and read snapshots.
+
+sft:        {"id", "source", "messages": […, {"role": "assistant", "content": "", "tool_calls": […]}], "tools": […],
+"behaviour"}
+preference: {"id", "source", "prompt": […], "tools": […], "chosen": {…}, "rejected": {…}, "behaviour", "rejected_kind"}
+choice:     {"id", "source", "question", "tools": […], "answers": {behaviour: text}, "correct_answer"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from rightcall import when2call
+from rightcall.errors import DataError
+from rightcall.tool_schemas import normalise_schema, normalise_tools
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = [
+    "BEHAVIOURS", "COLUMNS", "JSON_COLUMNS", "REJECTED_KINDS", "Row", "RowKind", "arrow_schema", "from_columns",
+    "normalise_schema", "normalise_tools", "parse_line", "read_snapshot", "to_canonical", "to_columns", "write_rows",
+]  # fmt: skip
+
+Row = dict[str, Any]
+RowKind = Literal["sft", "preference", "choice"]
+BEHAVIOURS = ("direct", "tool_call", "request_for_info", "cannot_answer")
+REJECTED_KINDS = (
+    *BEHAVIOURS,
+    *("wrong_tool", "hallucinated_tool", "missing_argument", "wrong_value", "wrong_type", "invented_argument"),
+)
+COLUMNS: dict[RowKind, tuple[str, ...]] = {
+    "sft": ("id", "source", "behaviour", "messages", "tools"),
+    "preference": ("id", "source", "behaviour", "rejected_kind", "prompt", "tools", "chosen", "rejected"),
+    "choice": ("id", "source", "question", "tools", "answers", "correct_answer"),
+}
+# Unlike structs in one Arrow column are unified with null keys, which corrupts every tool schema: these are JSON text.
+JSON_COLUMNS = frozenset({"messages", "tools", "prompt", "chosen", "rejected", "answers"})
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+_MAX_DEPTH = 100  # far above any real schema, far below the recursion limit of what walks the row later
+
+
+def parse_line(line: bytes, max_bytes: int = 10_000_000) -> Row:
+    """One line of a JSONL file as an object.
+
+    Raises:
+        DataError: starts with ``line_too_long``, ``not_utf8``, ``not_json``, ``not_an_object`` or ``too_deep``.
+    """
+    if len(line) > max_bytes:
+        raise DataError(f"line_too_long: {len(line)} bytes, the limit is {max_bytes}; split or drop the row")
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise DataError(
+            f"not_utf8: byte {err.start} is {line[err.start : err.start + 1]!r}; save the file as UTF-8"
+        ) from err
+    try:
+        record = json.loads(text, parse_constant=_reject_constant)
+    except RecursionError as err:
+        raise DataError(f"too_deep: nested beyond the limit of {_MAX_DEPTH} levels; flatten the row") from err
+    except ValueError as err:
+        raise DataError(f"not_json: {err} in {text[:80]!r}; one JSON object a line") from err
+    if not isinstance(record, dict):
+        raise DataError(f"not_an_object: the line is a {type(record).__name__}, {text[:80]!r}; one JSON object a line")
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(record, _MAX_DEPTH):
+        raise DataError(f"too_deep: nested beyond the limit of {_MAX_DEPTH} levels; flatten the row")
+    if ("\\ud" in text or "\\uD" in text) and _has_lone_surrogate(record):
+        raise DataError("not_utf8: half of a surrogate pair (\\ud800…\\udfff) in a string; write the character itself")
+    return record
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _has_lone_surrogate(record: Row) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: str = "auto") -> Row:
+    """The record as a canonical row; ``number`` is its line, named in errors. Tools are shared between rows: do not
+    change them.
+
+    Raises:
+        DataError: starts with ``missing_field:<name>``, ``unknown_schema``, ``bad_role``, ``bad_content``,
+        ``bad_arguments``,
+            ``bad_behaviour``, ``bad_tool(s)``, ``bad_toolcall``, ``duplicate_tool`` … then ``line N`` at the end.
+    """
+    try:
+        if adapter == "when2call" or (adapter == "auto" and when2call.is_record(record)):
+            record = when2call.reshape(record, kind)
+        elif adapter == "bfcl" or ("function" in record and "question" in record):
+            raise DataError(
+                "unknown_schema: a BFCL record is half a row; name the folder with adapter bfcl, not its files"
+            )
+        row = _CANONICAL[kind](record)
+    except DataError as err:
+        raise type(err)(f"{err} (line {number} of {source!r})") from err
+    except RecursionError as err:
+        raise DataError(f"too_deep: nested beyond the limit; flatten the row (line {number} of {source!r})") from err
+    given = record.get("id")
+    return {"id": str(given) if given not in (None, "") else _digest(row), "source": source, **row}
+
+
+def _digest(row: Row) -> str:
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sft(record: Row) -> Row:
+    if "messages" not in record:
+        raise DataError(f"{_reason('messages', record)}; an SFT row has messages and tools")
+    messages = _messages(record["messages"])
+    if messages[-1]["role"] != "assistant":
+        raise DataError(
+            f"bad_role: the last message is the {messages[-1]['role']!r}'s; an SFT row ends with the assistant's answer"
+        )
+    behaviour = _behaviour(record.get("behaviour") or when2call.infer_behaviour(messages[-1]))
+    return {"messages": messages, "tools": normalise_tools(record.get("tools")), "behaviour": behaviour}
+
+
+def _preference(record: Row) -> Row:
+    for name in ("prompt", "chosen", "rejected"):
+        if name not in record:
+            raise DataError(f"{_reason(name, record)}; a preference row has prompt, chosen, rejected and tools")
+    prompt = _messages(record["prompt"])
+    chosen, rejected = _answer(record["chosen"]), _answer(record["rejected"])
+    kind = record.get("rejected_kind") or when2call.infer_behaviour(rejected)
+    if kind not in REJECTED_KINDS:
+        raise DataError(f"bad_behaviour: rejected_kind is {kind!r}; one of {', '.join(REJECTED_KINDS)}")
+    return {
+        "prompt": prompt,
+        "tools": normalise_tools(record.get("tools")),
+        "chosen": chosen,
+        "rejected": rejected,
+        "behaviour": _behaviour(record.get("behaviour") or when2call.infer_behaviour(chosen)),
+        "rejected_kind": kind,
+    }
+
+
+def _choice(record: Row) -> Row:
+    for name in ("question", "answers", "correct_answer"):
+        if name not in record:
+            raise DataError(f"{_reason(name, record)}; an item has question, tools, four answers and correct_answer")
+    question, answers = record["question"], record["answers"]
+    if not isinstance(question, str) or not question.strip():
+        raise DataError(f"bad_content: question is {question!r}; give the user's text")
+    if not isinstance(answers, dict):
+        raise DataError(
+            f"bad_content: answers is a {type(answers).__name__}; give an object with {', '.join(BEHAVIOURS)}"
+        )
+    for name in BEHAVIOURS:
+        if not isinstance(answers.get(name), (str, dict)) or not answers[name]:
+            raise DataError(
+                f"missing_field:answers.{name}: it is {answers.get(name)!r}; give a text for each of the four answers"
+            )
+    texts = {n: a if isinstance(a := answers[n], str) else json.dumps(a, ensure_ascii=False) for n in BEHAVIOURS}
+    return {
+        "question": question,
+        "tools": normalise_tools(record.get("tools")),
+        "answers": texts,
+        "correct_answer": _behaviour(record["correct_answer"]),
+    }
+
+
+_CANONICAL = {"sft": _sft, "preference": _preference, "choice": _choice}
+
+
+def _reason(name: str, record: Row) -> str:
+    known = {column for columns in COLUMNS.values() for column in columns} - {"id", "source", "tools"}
+    if known & record.keys():
+        return f"missing_field:{name}: the record has {sorted(record)[:8]!r}"
+    return f"unknown_schema: the record has the fields {sorted(record)[:8]!r}, no {name!r}"
+
+
+def _behaviour(name: Any) -> str:
+    if name not in BEHAVIOURS:
+        raise DataError(f"bad_behaviour: {name!r}; one of {', '.join(BEHAVIOURS)}")
+    return str(name)
+
+
+def _answer(raw: Any) -> Row:
+    """chosen and rejected: a message, a list of one message (TRL's conversational format), or a plain text."""
+    if isinstance(raw, str):
+        raw = {"role": "assistant", "content": raw}
+    elif isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    message = _message(raw)
+    if message["role"] != "assistant":
+        raise DataError(f"bad_role: an answer of the {message['role']!r}; chosen and rejected are the assistant's")
+    return message
+
+
+def _messages(raw: Any) -> list[Row]:
+    if isinstance(raw, str):
+        raw = [{"role": "user", "content": raw}]
+    if not isinstance(raw, list) or not raw:
+        raise DataError(f"bad_content: messages is {str(raw)[:80]!r}; give a list of at least one message")
+    return [_message(message) for message in raw]
+
+
+def _message(raw: Any) -> Row:
+    if not isinstance(raw, dict):
+        raise DataError(f"bad_content: a message is {str(raw)[:80]!r}; give an object with role and content")
+    role = _ROLES.get(raw["role"]) if isinstance(raw.get("role"), str) else None
+    if role is None:
+        raise DataError(f"bad_role: {raw.get('role')!r}; one of {', '.join(sorted(_ROLES))}")
+    message: Row = {"role": role, "content": _content(raw.get("content"))}
+    if raw.get("tool_calls"):
+        if role != "assistant" or not isinstance(raw["tool_calls"], list):
+            raise DataError(
+                f"bad_arguments: tool_calls of the {role!r} are {str(raw['tool_calls'])[:80]!r}; a list, of the "
+                f"assistant only"
+            )
+        message["tool_calls"] = [_call(call, index) for index, call in enumerate(raw["tool_calls"])]
+    if role == "tool":
+        message |= {name: str(raw[name]) for name in ("tool_call_id", "name") if raw.get(name) is not None}
+    elif not message["content"] and "tool_calls" not in message:
+        raise DataError(f"bad_content: the {role!r}'s message is empty; drop the row or fill it")
+    return message
+
+
+def _content(raw: Any) -> str:
+    if raw is None:
+        return ""
+    if isinstance(raw, str):
+        return raw
+    if isinstance(raw, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in raw):
+        return "".join(part["text"] for part in raw)
+    raise DataError(f"bad_content: content is {str(raw)[:80]!r}; give text or text parts")
+
+
+def _call(raw: Any, index: int) -> Row:
+    function = raw.get("function", raw) if isinstance(raw, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise DataError(f"bad_arguments: the tool call {str(raw)[:80]!r} has no function name; give name and arguments")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments, parse_constant=_reject_constant) if arguments.strip() else {}
+        except ValueError as err:
+            raise DataError(
+                f"bad_arguments: {arguments[:80]!r} of {function['name']!r} is not JSON ({err}); give an object"
+            ) from err
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise DataError(
+            f"bad_arguments: {str(arguments)[:80]!r} of {function['name']!r} is no object; give named arguments"
+        )
+    identifier = str(raw.get("id") or f"call_{index}")
+    return {"id": identifier, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def to_columns(row: Row, kind: RowKind) -> dict[str, str]:
+    """The row as the strings that a snapshot's columns hold."""
+    return {
+        name: json.dumps(row[name], ensure_ascii=False) if name in JSON_COLUMNS else str(row[name])
+        for name in COLUMNS[kind]
+    }
+
+
+def from_columns(columns: dict[str, Any], kind: RowKind) -> Row:
+    """The inverse of ``to_columns``; further columns (n_tokens) stay as they are."""
+    return {name: json.loads(value) if name in JSON_COLUMNS else value for name, value in columns.items()}
+
+
+def arrow_schema(kind: RowKind) -> pyarrow.Schema:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string()) for name in COLUMNS[kind]] + [("n_tokens", pa.int32())])
+
+
+def write_rows(folder: Path, kind: RowKind, rows: Iterable[Row]) -> int:
+    """``<folder>/<kind>.parquet`` from canonical rows (``n_tokens`` 0 where a row has none), 1,000 at a time; returns
+    how many.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, written, batch = arrow_schema(kind), 0, []
+    with pq.ParquetWriter(folder / f"{kind}.parquet", schema, compression="zstd") as writer:
+        for row in rows:
+            batch.append({**to_columns(row, kind), "n_tokens": int(row.get("n_tokens", 0))})
+            written += 1
+            if len(batch) == 1000:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch = []
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    return written
+
+
+def read_snapshot(folder: Path, kind: RowKind) -> list[Row]:
+    """All rows of one kind of a snapshot folder, as canonical dicts with ``n_tokens``.
+
+    Raises:
+        DataError: the folder is no snapshot, or its columns are not ours.
+    """
+    import pyarrow.parquet as pq
+
+    path = folder / f"{kind}.parquet"
+    if not path.is_file():
+        raise DataError(f"missing_snapshot: {str(path)!r} is not there; run the ingest flow first")
+    table = pq.read_table(path)
+    missing = [name for name in COLUMNS[kind] if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"missing_field:{missing[0]}: {str(path)!r} has no column {missing[0]!r}; ingest the data again"
+        )
+    return [from_columns(columns, kind) for columns in table.to_pylist()]

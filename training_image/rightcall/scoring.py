@@ -1,0 +1,299 @@
+"""The stage `score`: the model channel's model on the dataset channel's items.
+
+    items.jsonl        a line per item: log-likelihoods, predictions
+    generations.jsonl  a sample answered freely, parsed and judged
+    scores.json        every metric with n and interval, confusion matrix, the keyword rule beside it
+    metrics.jsonl      progress while it runs
+    summary.json       seconds, memory, tokens per second
+
+Timings stand in summary.json and metrics.jsonl only, so that equal models get equal items and scores.
+items.partial.jsonl keeps the trees that are done: a killed job goes on after them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import resource
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from rightcall import baseline, metrics, rows
+from rightcall.chat import ChatTemplate
+from rightcall.errors import DataError, ScoringError
+from rightcall.generation import answer_rows, sample
+from rightcall.likelihood import Scorer
+from rightcall.multiple_choice import Item, Plan, Scored, score_choices
+from rightcall.paths import Job
+from rightcall.questions import read_questions
+from rightcall.recipe import EvaluationSection
+
+__all__ = ["run", "score_choices", "summarise"]
+
+logger = logging.getLogger(__name__)
+
+FLOAT32_SHARE = 0.6  # of the GPU's free memory that float32 weights may take
+STOPPED = 143
+
+
+def run(job: Job) -> None:
+    started = time.monotonic()
+    if job.recipe.compute.threads:
+        torch.set_num_threads(job.recipe.compute.threads)
+    settings = job.recipe.evaluation
+    folder = model_folder(job.channel("model"))
+    items_read = read_items(job.channel("dataset"))
+    template = ChatTemplate.load(folder, job.recipe.model.chat_template)
+    questions = read_questions(template, items_read, settings.prompt)
+    model = load_model(folder, trust_remote_code=job.recipe.model.trust_remote_code)
+    plan = Plan(Scorer(model), questions, settings)
+    work = Work(job, plan)
+    items = work.score()
+    _write_lines(job.output / "items.jsonl", items)
+    generations = answer_rows(model, template, sample(items_read, settings.generation_items, settings.seed), settings)
+    _write_lines(job.output / "generations.jsonl", generations)
+    scores = summarise(items_read, items, generations, settings)
+    scores |= {"tokens_forward": work.tokens, "tokens_naive": plan.tokens_naive}
+    _write_json(job.output / "scores.json", scores)
+    seconds = time.monotonic() - started
+    _write_json(job.output / "summary.json", _summary(work, len(items), seconds))
+    work.partial.unlink(missing_ok=True)
+    headline = scores["metrics"]["acc_norm"]
+    logger.info(
+        "scored %d items in %.1f s: acc_norm %.3f [%.3f, %.3f]",
+        len(items),
+        seconds,
+        *(headline[k] for k in ("value", "low", "high")),
+    )
+
+
+@dataclass
+class Work:
+    """Trees scored so far, on disk as they are done."""
+
+    job: Job
+    plan: Plan
+    done: dict[int, Scored] = field(default_factory=dict)
+    computed: int = 0  # tokens fed in this process
+    seconds: float = 0.0
+
+    @property
+    def partial(self) -> Path:
+        return self.job.output / "items.partial.jsonl"
+
+    @property
+    def tokens(self) -> int:
+        return sum(scored.tokens for scored in self.done.values())
+
+    def score(self) -> list[Item]:
+        """All items in the order of the rows.
+
+        Raises: SystemExit with 143 when the job was asked to stop; what is done stays for the next run.
+        """
+        started, digest = time.monotonic(), self.plan.digest
+        self.done = dict(_read_partial(self.partial, digest))
+        if self.done:
+            logger.info(
+                "going on after %d of %d trees that an earlier run scored", len(self.done), len(self.plan.chunks)
+            )
+        _write_lines(self.partial, [_partial_line(digest, number, scored) for number, scored in self.done.items()])
+        with self.partial.open("a") as finished, (self.job.output / "metrics.jsonl").open("a") as progress:
+            for number, chunk in enumerate(self.plan.chunks):
+                if number in self.done:
+                    continue
+                if self.job.stop_flag.exists():
+                    raise SystemExit(STOPPED)
+                scored = self.plan.score(chunk)
+                self.done[number] = scored
+                self.computed += scored.tokens
+                self.seconds = time.monotonic() - started
+                _append(finished, _partial_line(digest, number, scored))
+                _append(progress, self._progress())
+        found = {
+            index: item
+            for number, chunk in enumerate(self.plan.chunks)
+            for index, item in zip(chunk, self.done[number].items, strict=True)
+        }
+        return [found[index] for index in range(len(found))]
+
+    def _progress(self) -> dict[str, Any]:
+        fed = sum(self._naive(number) for number in self.done)
+        left = self.plan.tokens_naive - fed
+        return {
+            "step": sum(len(scored.items) for scored in self.done.values()),
+            "total_steps": len(self.plan.questions),
+            "seconds": round(self.seconds, 3),
+            "eta_seconds": round(self.seconds * left / fed, 1),
+            "tokens_per_second": round(self.computed / self.seconds, 1),
+        }
+
+    def _naive(self, number: int) -> int:
+        return sum(
+            len(sequence) - 1 for index in self.plan.chunks[number] for sequence in self.plan.questions[index].sequences
+        )
+
+
+def summarise(
+    choice_rows: Sequence[rows.Row], items: Sequence[Item], generations: Sequence[Item], settings: EvaluationSection
+) -> dict[str, Any]:
+    """scores.json: nothing in it depends on how long the work took."""
+    measure = partial(
+        metrics.summarise,
+        confidence=settings.confidence,
+        bootstrap_samples=settings.bootstrap_samples,
+        seed=settings.seed,
+    )
+    found = measure(items) | metrics.summarise_generations(generations, confidence=settings.confidence)
+    rule = rule_items(choice_rows)
+    return {
+        "metrics": {name: metric.as_dict() for name, metric in found.items()},
+        "confusion": metrics.confusion(items),
+        "confusion_acc": metrics.confusion(items, "prediction"),
+        "error_kinds": dict(Counter(line["error_kind"] for line in generations if line["error_kind"]).most_common()),
+        "baseline_rule": {
+            "metrics": {name: metric.as_dict() for name, metric in measure(rule).items()},
+            "confusion": metrics.confusion(rule),
+        },
+        "prompt": settings.prompt,
+        "dtype": settings.dtype,
+        "n": len(items),
+        "rescored": sum(item["rescored"] for item in items),
+    }
+
+
+def rule_items(choice_rows: Sequence[rows.Row]) -> list[Item]:
+    """The keyword rule's predictions as items, under both decision rules the same."""
+    picked = [(row, baseline.predict(row)) for row in choice_rows]
+    return [
+        {
+            "id": row["id"],
+            "gold": row["correct_answer"],
+            "prediction": name,
+            "prediction_norm": name,
+            "has_tools": bool(row["tools"]),
+        }
+        for row, name in picked
+    ]
+
+
+def model_folder(channel: Path) -> Path:
+    """The channel itself, or its `model` folder (a stage's folder in the store).
+
+    Raises: ScoringError when neither holds a config.json.
+    """
+    for folder in (channel, channel / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise ScoringError(
+        f"{str(channel)!r} holds no model: neither config.json nor model/config.json is there; name a model folder"
+    )
+
+
+def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """In float32 (near-ties need it), on the GPU if there is one."""
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as err:
+        raise ScoringError(
+            f"the model in {str(folder)!r} cannot be loaded: {err}; check config.json and model.safetensors"
+        ) from err
+    if not torch.cuda.is_available():
+        return model.float()
+    free, _ = torch.cuda.mem_get_info()
+    if 4 * model.num_parameters() > FLOAT32_SHARE * free:
+        logger.warning(
+            "float32 weights do not fit beside the work in %.1f GiB of free GPU memory: near-ties stay in bf16",
+            free / 2**30,
+        )
+        return model.to("cuda")
+    return model.float().to("cuda")
+
+
+def read_items(folder: Path) -> list[rows.Row]:
+    """A snapshot's choice rows, or all lines of the folder's *.jsonl and *.jsonl.gz suites, each file one source.
+
+    Raises: DataError for a line that is no item, ScoringError when there is nothing to read.
+    """
+    if (folder / "choice.parquet").is_file():
+        return rows.read_snapshot(folder, "choice")
+    files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+    if not files:
+        raise ScoringError(
+            f"{str(folder)!r} holds neither choice.parquet nor a .jsonl or .jsonl.gz file; name a snapshot or a suite"
+        )
+    return [row for file in files for row in _suite(file)]
+
+
+def _suite(file: Path) -> Iterator[rows.Row]:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = rows.parse_line(line)
+            except DataError as err:
+                raise DataError(f"{err} (line {number} of {file.name!r})") from err
+            row = rows.to_canonical(record, "choice", file.name, number)
+            raw = record.get("tools")
+            # NVIDIA's task shows the model the tools as the file writes them
+            yield row | (
+                {"raw_tools": raw} if isinstance(raw, list) and all(isinstance(tool, str) for tool in raw) else {}
+            )
+
+
+def _summary(work: Work, n: int, seconds: float) -> dict[str, Any]:
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if torch.cuda.is_available()
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return {
+        "steps": n,
+        "seconds": round(seconds, 1),
+        "scoring_seconds": round(work.seconds, 1),
+        "tokens": work.computed,
+        "tokens_per_second": round(work.computed / work.seconds, 1) if work.seconds else None,
+        "peak_memory_bytes": peak,
+        "warnings": []
+        if work.plan.scorer.uses_trees
+        else ["scored question by question: the model's attention takes no prefix trees"],
+    }
+
+
+def _partial_line(digest: str, number: int, scored: Scored) -> dict[str, Any]:
+    return {"plan": digest, "tree": number, "tokens": scored.tokens, "items": scored.items}
+
+
+def _read_partial(path: Path, digest: str) -> Iterator[tuple[int, Scored]]:
+    """Trees of this very plan; a line cut off by a kill ends the list."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            tree = json.loads(line)
+        except ValueError:
+            return
+        if tree["plan"] == digest:
+            yield tree["tree"], Scored(tree["items"], tree["tokens"])
+
+
+def _append(file: Any, line: Mapping[str, Any]) -> None:
+    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

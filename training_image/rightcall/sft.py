@@ -1,0 +1,73 @@
+"""Stage `sft`: supervised fine-tuning on conversations, with the loss on what the assistant wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from rightcall import models, training
+from rightcall.chat import ChatTemplate
+from rightcall.checkpoints import Checkpointed
+from rightcall.encoding import ConversationCollator, encode_conversations, needed_rows, pack
+from rightcall.errors import RecipeError, TrainingError
+from rightcall.likelihood import Scorer
+from rightcall.paths import Job
+from rightcall.recipe import Recipe
+from rightcall.rows import read_snapshot
+
+
+class Trainer(Checkpointed, SFTTrainer):
+    """TRL's trainer with our checkpoints."""
+
+
+def run(job: Job) -> None:
+    """Trains on the snapshot's conversations.
+
+    Raises: TrainingError (NaN, packing on a model that cannot), DataError (no row fits), SystemExit(143) when stopped.
+    """
+    section = job.recipe.sft
+    models.prepare_torch(job.recipe.compute.threads)
+    template = ChatTemplate.load(job.channel("model"), job.recipe.model.chat_template)
+    rows = read_snapshot(job.channel("dataset"), "sft")
+    if not section.packing:  # packed steps take as many rows as fit
+        per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
+        rows = needed_rows(rows, section.max_steps, per_step, section.seed)
+    encoded = encode_conversations(rows, template, section.max_length, section.behaviour_weights)
+    model = models.load(job, section)
+    uses_trees = Scorer(model).uses_trees
+    examples = [{"rows": rows} for rows in pack(encoded.rows, section.max_length)] if section.packing else encoded.rows
+    if section.packing and not uses_trees:
+        raise TrainingError(
+            f"packing would let rows of {model.config.model_type!r} see each other: its attention takes no such mask; "
+            "set sft.packing: false"
+        )
+    adapter = models.choose_parameters(model, section, job.channel("model"), job.cache)
+    trainer = Trainer(
+        model=model,
+        args=sft_config(job.recipe, job.checkpoints),
+        train_dataset=Dataset.from_list(examples),
+        data_collator=ConversationCollator(template.pad_id),
+        processing_class=models.load_tokenizer(job.channel("model")),
+        peft_config=adapter,
+    )
+    training.prepare_head(trainer, uses_trees=uses_trees)
+    training.run(trainer, job, section, template, {"rows": len(encoded.rows), "rows_too_long": encoded.too_long})
+
+
+def sft_config(recipe: Recipe, output_dir: Path) -> SFTConfig:
+    """TRL's config for this recipe.
+
+    Raises: RecipeError when TRL refuses a value.
+    """
+    if recipe.sft.behaviour_weights and recipe.sft.trl.get("loss_type", "nll") != "nll":
+        loss = recipe.sft.trl["loss_type"]
+        raise RecipeError(f"sft.behaviour_weights are for the loss 'nll', not {loss!r}; leave one of them out")
+    try:
+        # packing stays off for TRL: our collator packs, and our attention keeps the rows apart
+        return SFTConfig(
+            dataset_kwargs={"skip_prepare_dataset": True}, packing=False, **training.arguments(recipe.sft, output_dir)
+        )
+    except (TypeError, ValueError) as err:
+        raise RecipeError(f"TRL's SFTConfig refuses {recipe.name!r}: {err}; correct the section sft") from err

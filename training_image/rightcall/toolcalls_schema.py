@@ -1,0 +1,101 @@
+"""Is a call one that its tool accepts, and are two argument values the same to a reader?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from rightcall.errors import DataError
+
+Json = dict[str, Any]
+
+_CODES = {"required": "missing_argument", "additionalProperties": "invented_argument", "type": "wrong_type"}
+
+
+def tool_function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """{"name", "description", "parameters"} of a tool with or without OpenAI's wrapper."""
+    function = tool.get("function")
+    return function if isinstance(function, Mapping) else tool
+
+
+def find_tool(name: Any, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((function for tool in tools if (function := tool_function(tool)).get("name") == name), None)
+
+
+def validate_call(call: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Problems as "code: detail"; [] = the tool is offered and its JSON Schema accepts the arguments.
+
+    Codes: hallucinated_tool, missing_argument, invented_argument (the tool declares no such argument), wrong_type, and
+    wrong_value
+    for everything else a schema can ask (enum, minimum, pattern, …). The schema must be normalised
+    (`rows.normalise_tools`).
+
+    Raises: DataError when the tool's parameters are no JSON Schema.
+    """
+    function = tool_function(call)
+    name, arguments = function.get("name"), function.get("arguments")
+    tool = find_tool(name, tools)
+    if tool is None:
+        offered = [tool_function(item).get("name") for item in tools]
+        return [f"hallucinated_tool: {name!r} is not one of {offered!r}"]
+    return problems_of_arguments({} if arguments is None else arguments, tool.get("parameters") or {})
+
+
+def problems_of_arguments(arguments: Any, parameters: Json) -> list[str]:
+    """As `validate_call`, for one tool's arguments; the worst problem first."""
+    try:
+        validator = _validator(json.dumps(parameters))
+        found = [_problem(error) for error in validator.iter_errors(arguments)]
+    except OverflowError:
+        return ["wrong_value: arguments: a number is too large to be checked"]
+    except (Unresolvable, SchemaError) as err:
+        raise DataError(
+            f"bad_tool: the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them"
+        ) from err
+    order = [*_CODES.values(), "wrong_value"]
+    return sorted(found, key=lambda problem: order.index(problem.split(":", 1)[0]))
+
+
+@lru_cache(maxsize=4096)
+def _validator(text: str) -> Draft202012Validator:
+    schema = json.loads(text)
+    if "properties" in schema and "additionalProperties" not in schema:
+        # JSON Schema lets unknown arguments pass by default; to a tool they are an error
+        schema["additionalProperties"] = False
+    Draft202012Validator.check_schema(schema)
+    # an empty registry: a "$ref" to a URL must not reach for the network
+    return Draft202012Validator(schema, registry=Registry())
+
+
+def _problem(error: ValidationError) -> str:
+    path = ".".join(map(str, error.absolute_path)) or "arguments"
+    return f"{_CODES.get(str(error.validator), 'wrong_value')}: {path}: {error.message[:160]}"
+
+
+_IGNORED = re.compile(r"[\s,./\-_*^]")
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """5 is 5.0, "New York, NY" is "new york ny" (BFCL's standardisation), lists and objects by item, True is not 1."""
+    if isinstance(left, str) and isinstance(right, str):
+        return left == right or _standard(left) == _standard(right)
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(map(same_value, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same_value(value, right[key]) for key, value in left.items())
+    return bool(left == right)
+
+
+def _standard(text: str) -> str:
+    """A text of nothing but punctuation stays itself: "-" is not "*"."""
+    return _IGNORED.sub("", text).lower().replace("'", '"') or text

@@ -1,0 +1,112 @@
+"""What SFT and DPO share around their trainers: the arguments for TRL, the run itself, and the summary at its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PrinterCallback
+
+from rightcall import checkpoints, models
+from rightcall.answer_head import install
+from rightcall.callbacks import Metrics, SaveAndStop, memory_bytes
+from rightcall.chat import ChatTemplate
+from rightcall.errors import TrainingError
+from rightcall.health import Health
+from rightcall.paths import Job
+from rightcall.recipe import TrainingSection
+
+log = logging.getLogger(__name__)
+
+STOPPED = 143  # 128 + SIGTERM: a checkpoint is written, the model is not
+PASSED_ON = ("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "seed",
+             "max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay",
+             "max_grad_norm")  # fmt: skip
+
+
+def arguments(section: TrainingSection, output_dir: Path) -> dict[str, Any]:
+    """The fields that SFTConfig and DPOConfig share; the recipe's `trl` section has the last word."""
+    return {
+        **{name: getattr(section, name) for name in PASSED_ON},
+        "output_dir": str(output_dir),
+        "bf16": section.bf16,
+        "use_cpu": not torch.cuda.is_available(),
+        "activation_checkpointing": section.activation_checkpointing,  # TRL's default is on
+        "logging_steps": 1,  # metrics.jsonl averages over the recipe's logging_steps, also across a resume
+        "logging_nan_inf_filter": False,  # it would hide a NaN behind the average of the steps before
+        "save_strategy": "no",  # callbacks.SaveAndStop decides
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **section.trl,
+    }
+
+
+def run(
+    trainer: Any,
+    job: Job,
+    section: TrainingSection,
+    template: ChatTemplate,
+    facts: dict[str, Any],
+    *,
+    health: Health | None = None,
+) -> None:
+    """Trains from the newest complete checkpoint, or from the start, and writes model and summary.
+
+    Raises: SystemExit(143) after the checkpoint that a stop request asks for.
+    """
+    check_placement(trainer, job)
+    checkpoint = checkpoints.newest(job.checkpoints)
+    trainer.progress = checkpoints.read_progress(checkpoint)
+    watch = SaveAndStop(job.stop_flag, section.save_steps, section.save_minutes)
+    trainer.add_callback(Metrics(job.output / "metrics.jsonl", section.logging_steps, trainer.progress, health))
+    trainer.add_callback(watch)
+    trainer.remove_callback(PrinterCallback)
+    counts = models.parameter_counts(trainer.model)
+    log.info(
+        "%s: %s, %s of %s parameters trained%s", job.stage, section.method, f"{counts['trained_parameters']:,}",
+        f"{counts['total_parameters']:,}", f", resumes from {checkpoint.name}" if checkpoint else "",
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if watch.stopped:
+        log.info("stopped on request after step %d", trainer.state.global_step)
+        raise SystemExit(STOPPED)
+    models.save(trainer.model, job, template)
+    warnings = health.warnings() if health else []
+    write_summary(job, trainer, {**counts, **facts, "warnings": [*facts.get("warnings", []), *warnings]})
+
+
+def check_placement(trainer: Any, job: Job) -> None:
+    """accelerate falls back to independent copies without an error: compare what it made with what the job asks for."""
+    processes, expected = trainer.accelerator.num_processes, len(job.hosts)
+    if processes != expected or str(trainer.accelerator.distributed_type).rpartition(".")[2] != "NO":
+        kind = trainer.accelerator.distributed_type
+        raise TrainingError(
+            f"{processes} processes ({kind}) train, the job has {expected} hosts; start it through entry.py"
+        )
+
+
+def prepare_head(trainer: Any, *, uses_trees: bool) -> None:
+    """After TRL has patched the model's forward, ours goes over it; under an adapter that is the model inside."""
+    model: PreTrainedModel = trainer.model.get_base_model() if hasattr(trainer.model, "peft_config") else trainer.model
+    install(model, uses_trees=uses_trees)
+
+
+def write_summary(job: Job, trainer: Any, facts: dict[str, Any]) -> None:
+    done = trainer.progress
+    summary = {
+        "stage": job.stage,
+        "steps": trainer.state.global_step,
+        "tokens": done["tokens"],
+        "seconds": round(done["seconds"], 3),
+        "tokens_per_second": round(done["tokens"] / max(done["seconds"], 1e-9), 2),
+        "peak_memory_bytes": memory_bytes(),
+        "device": models.device_name(),
+        **facts,
+    }
+    (job.output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    log.info("%(stage)s: %(steps)d steps, %(tokens)d tokens, %(tokens_per_second).1f tokens/s", summary)

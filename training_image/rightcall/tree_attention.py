@@ -1,0 +1,69 @@
+"""Attention over a flattened prefix tree, registered with transformers as one more attention implementation.
+
+A dense mask over all nodes makes the cost grow with the square of the tree, though a node looks only at its path. So
+the queries are cut into blocks of neighbours, and each block is given just the keys that one of its nodes looks at.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+IMPLEMENTATION = "rightcall_tree"
+BLOCK = {"cpu": 128, "cuda": 1024}  # queries a block; a GPU wants fewer and larger kernels
+
+
+class Block(NamedTuple):
+    start: int
+    stop: int
+    keys: torch.Tensor  # (seen,) nodes that some query of the block looks at
+    mask: torch.Tensor  # (queries, seen) boolean
+
+
+def cut(ends: torch.Tensor) -> list[Block]:
+    """Blocks of a tree from `PrefixTree.ends`: node j is seen by node i when j <= i < ends[j]."""
+    nodes = torch.arange(len(ends), device=ends.device)
+    size = BLOCK.get(ends.device.type, 128)
+    blocks = []
+    for start in range(0, len(ends), size):
+        queries = nodes[start : start + size]
+        keys = torch.nonzero((nodes <= queries[-1]) & (ends > start))[:, 0]
+        mask = (keys[None, :] <= queries[:, None]) & (queries[:, None] < ends[keys][None, :])
+        blocks.append(Block(start, start + len(queries), keys, mask))
+    return blocks
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    tree_blocks: list[Block],
+    scaling: float | None = None,
+    **ignored: Any,
+) -> tuple[torch.Tensor, None]:
+    """query (1, heads, nodes, size), key and value (1, key heads, nodes, size) → (1, nodes, heads, size).
+
+    Query heads that share a key head are stacked as further queries, so that keys are never copied per head.
+    """
+    _, heads, nodes, _ = query.shape
+    key_heads = key.shape[1]
+    shared = heads // key_heads
+    out = query.new_empty(1, nodes, heads, value.shape[-1])
+    for start, stop, keys, mask in tree_blocks:
+        stacked = query[:, :, start:stop].reshape(1, key_heads, shared * (stop - start), -1)
+        seen = scaled_dot_product_attention(
+            stacked, key[:, :, keys], value[:, :, keys], attn_mask=mask.repeat(shared, 1)[None, None], scale=scaling
+        )
+        out[:, start:stop] = seen.reshape(1, heads, stop - start, -1).transpose(1, 2)
+    return out, None
+
+
+AttentionInterface.register(IMPLEMENTATION, tree_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
