@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from prefect.exceptions import TerminationSignal
@@ -15,6 +17,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 from rightcall.errors import RightcallError
 from rightcall.recipe_loading import load_recipe
+from tasks.temporary_server import start_temporary_server
 
 EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 STATE_LENGTH = 120  # characters of a failed state on the screen
@@ -47,6 +50,8 @@ def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
     try:
         if "recipe" in parameters:  # before a server is started for a run that cannot begin
             load_recipe(parameters["recipe"], parameters["overrides"])
+        signal.signal(signal.SIGTERM, _terminated)
+        start_temporary_server()
         text = flow(**parameters)
     except RightcallError as err:
         leave(EXIT_FAILED, f"\n{type(err).__name__}: {err}\n")
@@ -61,6 +66,11 @@ def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
             "\nTerminated. Nothing is lost: the same command goes on from the last complete checkpoint.\n",
         )
     leave(0, f"\n{text}\n" if isinstance(text, str) else "", sys.stdout)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """Prefect sends the signal again when it has noted the run's state: end as after Ctrl-C, with everything closed."""
+    raise TerminationSignal(number)
 
 
 def _in_brief(record: logging.LogRecord) -> bool:

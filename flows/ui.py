@@ -6,6 +6,7 @@ python -m flows.ui
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from flows.command_line import leave
@@ -22,6 +23,7 @@ def main() -> None:
         f"Prefect http://127.0.0.1:{given.prefect_port} · MLflow http://127.0.0.1:{given.mlflow_port} · Ctrl-C ends\n"
     )
     sys.stdout.flush()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: both servers end with this process
     try:
         with user_interfaces(given.prefect_port, given.mlflow_port) as children:
             wait_for_one_to_end(children)

@@ -207,12 +207,29 @@ def _quick_key(content: bytes) -> tuple[int, str] | None:
     )
 
 
+def _rejecting(rows: CheckedRows, chosen: list[int], kinds: tuple[str, ...]) -> list[int]:
+    """The pairs whose rejected side is one of ``kinds``.
+
+    Raises: DataError when there is none.
+    """
+    classes = rows.classes(chosen)
+    kept = [index for index, names in zip(chosen, classes, strict=True) if names[1] in kinds]
+    if not kept:
+        there = sorted({names[1] for names in classes})
+        raise DataError(
+            f"no pair's rejected side is one of data.rejected_kinds {list(kinds)!r}; the rows have {there!r}"
+        )
+    return kept
+
+
 def _sample(rows: CheckedRows, recipe: Recipe, folder: Path) -> list[int]:
     """Chooses the rows and writes them; a limit of None keeps all."""
     data = recipe.data
     wanted = {"sft": data.sft_rows, "preference": data.preference_rows, "choice": data.evaluation_rows}[rows.kind]
     candidates = rows.candidates
     chosen = [int(index) for index in candidates]
+    if rows.kind == "preference" and data.rejected_kinds is not None:
+        chosen = _rejecting(rows, chosen, data.rejected_kinds)
     if wanted is not None and wanted < len(chosen):
         classes = rows.classes(chosen)
         if rows.kind == "choice":

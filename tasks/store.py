@@ -69,8 +69,8 @@ def full_disk_message(folder: Path, needed_bytes: int | None = None) -> str:
     free_bytes = shutil.disk_usage(folder).free
     needed = "more than that" if needed_bytes is None else f"{needed_bytes:,} bytes"
     return (
-        f"the disk of {str(folder)!r} is full: {free_bytes:,} bytes are free, {needed} needed. Nothing was lost: what "
-        "is finished and every checkpoint is still there; free some space and run the same command, it resumes from them"
+        f"the disk of {str(folder)!r} is full: {free_bytes:,} bytes are free, {needed} needed. Nothing was lost: "
+        "finished stages and all checkpoints are there; free some space and run the same command, it resumes from them"
     )
 
 

@@ -37,7 +37,7 @@ def user_interfaces(prefect_port: int, mlflow_port: int) -> Iterator[list[subpro
 
 
 def wait_for_one_to_end(children: list[subprocess.Popen[bytes]]) -> None:
-    """Returns on Ctrl-C.
+    """Returns on Ctrl-C and on SIGTERM.
 
     Raises:
         BackendError: a server ended by itself, as it does when its port is taken.

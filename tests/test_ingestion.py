@@ -261,3 +261,12 @@ def test_preference_rows_are_balanced_over_what_is_rejected(tmp_path: Path) -> N
     calls = {name: n for name, n in checks["classes_in_detail"]["preference"].items() if name.startswith("tool_call/")}
     assert max(calls.values()) - min(calls.values()) <= 1
     assert len(calls) >= 3
+
+
+def test_only_pairs_with_the_asked_rejected_kinds_are_sampled(tmp_path: Path) -> None:
+    paths = write_tiny_sources(tmp_path / "sources")
+    write_lines(paths["preference"], tiny_preference_rows(64))
+    _, checks = snapshot_of(ingest_recipe(paths, rejected_kinds=["tool_call", "cannot_answer"]), tmp_path)
+    assert {name.split("/")[1] for name in checks["classes_in_detail"]["preference"]} == {"tool_call", "cannot_answer"}
+    with pytest.raises(DataError, match=r"no pair's rejected side is one of data.rejected_kinds \['wrong_moon'\]"):
+        snapshot_of(ingest_recipe(paths, rejected_kinds=["wrong_moon"]), tmp_path, "none")

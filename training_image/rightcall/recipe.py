@@ -81,6 +81,9 @@ class DataSection(Section):
     preference_rows: int | None = Field(
         None, gt=0, description="keep this many preference rows, balanced over behaviours; None = all"
     )
+    rejected_kinds: tuple[str, ...] | None = Field(
+        None, min_length=1, description="sample only pairs whose rejected side is one of these; None = all kinds"
+    )
     evaluation_rows: int | None = Field(
         None, gt=0, description="keep this many items, balanced over gold behaviours; None = all"
     )
