@@ -72,6 +72,10 @@ def _identity(source: Source) -> Json:
         "rightcall.bfcl",
         "rightcall.chat",
         "rightcall.rows",
+        "tasks.check_report",
+        "tasks.checked_rows",
+        "tasks.ingestion",
+        "tasks.records",
     ),
 )
 def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
