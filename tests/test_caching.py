@@ -116,7 +116,7 @@ def test_a_module_that_does_not_exist_or_parse_is_an_error(checkout: Path) -> No
 
 
 def test_an_edit_of_the_real_sft_module_reruns_sft_alone(tmp_path: Path) -> None:
-    for name in ("training_image", "data_checks"):
+    for name in ("training_image", "data_checks", "tasks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     stages = (prepare_base, ingest_snapshot, train_sft, train_dpo, score_model, decide_verdict)
 

@@ -128,7 +128,7 @@ def test_an_unknown_metric_is_an_error_that_lists_the_valid_ones() -> None:
 
 def test_a_policy_without_aim_and_a_negative_margin_are_errors() -> None:
     with pytest.raises(RecipeError, match="any model would pass"):
-        decide(GateSection(must_improve=(), must_not_drop={}), items(5), items(3), **QUICK)
+        decide(GateSection.model_construct(must_improve=(), must_not_drop={}), items(5), items(3), **QUICK)
     policy = GateSection.model_construct(must_improve=("acc",), must_not_drop={"acc": -0.1})
     with pytest.raises(RecipeError, match="negative margins"):
         decide(policy, items(5), items(3), **QUICK)
