@@ -267,3 +267,8 @@ def test_every_trl_field_of_the_recipe_files_is_a_plain_value() -> None:
     for path in RECIPES:
         recipe = load_recipe(path)
         assert ast.literal_eval(repr([recipe.sft.trl, recipe.dpo.trl])) == [recipe.sft.trl, recipe.dpo.trl]
+
+
+def test_a_backend_that_is_not_built_is_refused_before_anything_runs() -> None:
+    with pytest.raises(RecipeError, match=r"compute\.backend"):
+        load_recipe(None, ["compute.backend=sagemaker"])

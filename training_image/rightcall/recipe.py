@@ -187,7 +187,7 @@ class RegisterSection(Section):
 
 
 class ComputeSection(Section):
-    backend: Literal["local", "sagemaker"] = "local"
+    backend: Literal["local"] = Field("local", description="where jobs run; SageMaker is not built yet")
     threads: int | None = Field(None, gt=0, description="CPU threads of the training program; None = all cores")
 
 
