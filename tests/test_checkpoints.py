@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import is_running
 from training_jobs import make_job, make_root, metrics, run_job, start
 
 from rightcall import checkpoints, models, paths
@@ -147,13 +148,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def children(pid: int) -> list[int]:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import is_running
 
 ROOT = Path(__file__).parents[1]
 CODE = """
@@ -20,13 +21,6 @@ start_temporary_server()
 print(SubprocessASGIServer().server_process.pid, flush=True)
 time.sleep(300)
 """
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
