@@ -269,6 +269,14 @@ def test_every_trl_field_of_the_recipe_files_is_a_plain_value() -> None:
         assert ast.literal_eval(repr([recipe.sft.trl, recipe.dpo.trl])) == [recipe.sft.trl, recipe.dpo.trl]
 
 
-def test_a_backend_that_is_not_built_is_refused_before_anything_runs() -> None:
-    with pytest.raises(RecipeError, match=r"compute\.backend"):
-        load_recipe(None, ["compute.backend=sagemaker"])
+def test_what_sagemaker_needs_is_asked_for_before_anything_runs() -> None:
+    with pytest.raises(
+        RecipeError, match=r"(?s)compute\.sagemaker\.instance_type.*compute\.sagemaker\.max_wait_minutes"
+    ) as caught:
+        load_recipe(None, ["compute.backend=sagemaker", "compute.sagemaker.spot=true"])
+    assert "name one" in str(caught.value)
+
+
+def test_a_secret_in_a_jobs_environment_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"compute\.sagemaker\.environment\.HF_TOKEN"):
+        load_recipe(None, ['compute.sagemaker.environment={"HF_TOKEN": "abc"}'])

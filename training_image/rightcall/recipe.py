@@ -186,9 +186,56 @@ class RegisterSection(Section):
     experiment: str = "rightcall"
 
 
+class SagemakerSection(Section):
+    """One SageMaker training job per stage; everything here is about where and how, nothing about the result."""
+
+    instance_type: str | None = Field(
+        None, pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$", description="as in ml.p4d.24xlarge; needed for sagemaker"
+    )
+    instance_count: int = Field(1, gt=0, description="hosts of one job; scoring takes one")
+    score_instance_type: str | None = Field(
+        None, pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$", description="for the score stage; None = instance_type"
+    )
+    volume_gb: int = Field(200, gt=0, description="disk of each host, GiB")
+    image: str | None = Field(
+        None, description="URI of our image (make image); None = $RIGHTCALL_IMAGE, else AWS's PyTorch container"
+    )
+    role: str | None = Field(None, description="execution role's ARN; None = $RIGHTCALL_SAGEMAKER_ROLE")
+    region: str | None = Field(None, description="None = the AWS environment's")
+    spot: bool = Field(False, description="managed spot: cheaper, interrupted; the job resumes from its checkpoints")
+    max_runtime_minutes: int = Field(24 * 60, gt=0, description="of training, without the waiting")
+    max_wait_minutes: int | None = Field(None, gt=0, description="spot only: waiting and training; needed with spot")
+    warm_pool_minutes: int | None = Field(
+        None, gt=0, le=60, description="keep the instances for the next job this long; billed"
+    )
+    training_plan: str | None = Field(None, description="ARN of reserved capacity")
+    subnets: tuple[str, ...] = ()
+    security_group_ids: tuple[str, ...] = ()
+    network_isolation: bool = Field(False, description="the container reaches nothing; channels still arrive")
+    encrypt_between_hosts: bool = False
+    output_kms_key: str | None = Field(None, description="key for what the job writes to S3")
+    volume_kms_key: str | None = Field(None, description="key for the hosts' disks")
+    tags: dict[str, str] = Field(default_factory=dict, description="on every job, beside ours")
+    environment: dict[str, str] = Field(default_factory=dict, description="visible to all who may describe the job")
+    secrets: dict[str, str] = Field(
+        default_factory=dict,
+        description="variable: ARN of a Secrets Manager secret; the container fetches it, the request holds the ARN",
+    )
+
+
 class ComputeSection(Section):
-    backend: Literal["local"] = Field("local", description="where jobs run; SageMaker is not built yet")
-    threads: int | None = Field(None, gt=0, description="CPU threads of the training program; None = all cores")
+    """Where and how jobs run. No field of it changes a result, so none is in a stage's key."""
+
+    backend: Literal["local", "sagemaker"] = Field("local", description="where jobs run")
+    threads: int | None = Field(None, gt=0, description="CPU threads of a training process; None = all cores, shared")
+    processes: int | None = Field(
+        None, gt=0, description="training processes per host; None = one per GPU, one without GPUs"
+    )
+    parallel: Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
+        "auto", description="how processes share the work; auto = one process alone, several ddp"
+    )
+    max_cost_usd: float | None = Field(None, gt=0, description="refuse a run whose estimate is above; None = no limit")
+    sagemaker: SagemakerSection = SagemakerSection()
 
 
 class Recipe(Section):

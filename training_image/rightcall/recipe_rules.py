@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rightcall.recipe import DpoSection, Recipe, SftSection
+    from rightcall.recipe import ComputeSection, DpoSection, Recipe, SftSection
 
 FORMS = {
     "hf": (
@@ -26,6 +26,7 @@ FORMS = {
     "pypi": (re.compile(r"pypi:[A-Za-z0-9][\w.-]*==[\w.!+]+"), "pinned: write pypi:name==version"),
     "s3": (re.compile(r"s3://[a-z0-9][a-z0-9.-]+/.+"), "s3://bucket/key"),
 }
+SECRET_ARN = re.compile(r"arn:aws[\w-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: C:\ is a path
 SECRET_NAME = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)$", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|(AKIA|ASIA)[A-Z0-9]{16}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})\b")
@@ -109,6 +110,7 @@ def contradictions(recipe: Recipe) -> list[Problem]:
         *_trl("sft", "SFTConfig", recipe.sft),
         *_trl("dpo", "DPOConfig", recipe.dpo),
         *_preference_loss(recipe.dpo),
+        *_compute(recipe.compute),
     ]
 
 
@@ -200,3 +202,46 @@ def _preference_loss(dpo: DpoSection) -> Iterator[Problem]:
         )
     if dpo.loss_weights is not None and not any(dpo.loss_weights):
         yield Problem(("dpo.loss_weights",), f"{list(dpo.loss_weights)!r}: with every weight 0 nothing is learnt")
+
+
+def _compute(compute: ComputeSection) -> Iterator[Problem]:
+    sagemaker = compute.sagemaker
+    where = "compute.sagemaker"
+    if compute.backend == "sagemaker" and sagemaker.instance_type is None:
+        yield Problem(
+            (f"{where}.instance_type", "compute.backend"),
+            "none, but the backend is sagemaker; name one, as ml.g5.2xlarge",
+        )
+    if sagemaker.spot and sagemaker.max_wait_minutes is None:
+        yield Problem(
+            (f"{where}.max_wait_minutes", f"{where}.spot"),
+            "none, but spot is on: say how long to wait for capacity and train, both together",
+        )
+    if sagemaker.max_wait_minutes is not None and not sagemaker.spot:
+        yield Problem(
+            (f"{where}.max_wait_minutes", f"{where}.spot"), "is for spot alone; set spot: true or leave it out"
+        )
+    if sagemaker.max_wait_minutes is not None and sagemaker.max_wait_minutes < sagemaker.max_runtime_minutes:
+        yield Problem(
+            (f"{where}.max_wait_minutes", f"{where}.max_runtime_minutes"),
+            f"{sagemaker.max_wait_minutes} is less than max_runtime_minutes {sagemaker.max_runtime_minutes}; it includes it",
+        )
+    if sagemaker.spot and sagemaker.warm_pool_minutes is not None:
+        yield Problem((f"{where}.warm_pool_minutes", f"{where}.spot"), "SageMaker keeps no warm pool of spot instances")
+    if bool(sagemaker.subnets) != bool(sagemaker.security_group_ids):
+        yield Problem(
+            (f"{where}.subnets", f"{where}.security_group_ids"),
+            "a VPC needs both, subnets and security groups; add the other",
+        )
+    for name, value in sagemaker.environment.items():
+        if looks_secret(name, value):
+            yield Problem(
+                (f"{where}.environment.{name}",),
+                "looks like a secret, which DescribeTrainingJob would show; use secrets: ",
+            )
+    for name, arn in sagemaker.secrets.items():
+        if not SECRET_ARN.fullmatch(arn):
+            yield Problem(
+                (f"{where}.secrets.{name}",),
+                "is not the ARN of a Secrets Manager secret; never put the secret itself here",
+            )
