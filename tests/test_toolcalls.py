@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import TOOLS, call_message
 
+from rightcall.bfcl_phrases import EVALUATION, TRAINING
 from rightcall.chat import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.toolcalls import ERROR_KINDS, Verdict, compare, guess_behaviour, parse, validate_call
@@ -188,6 +189,15 @@ def test_parsing_and_comparing_never_raise(text: str) -> None:
 ])  # fmt: skip
 def test_words_decide_what_a_text_does(text: str, behaviour: str) -> None:
     assert guess_behaviour(text) == behaviour
+
+
+@pytest.mark.parametrize("behaviour", ["request_for_info", "cannot_answer"])
+def test_every_phrase_that_the_quickstart_teaches_or_asks_for_is_understood(behaviour: str) -> None:
+    filled = {"name": "location", "what": "the city", "topic": "the weather in Rome", "ability": "play a song"}
+    phrases = [*getattr(TRAINING, behaviour), *getattr(EVALUATION, behaviour)]
+    assert {text: guess_behaviour(text) for text in (phrase.format(**filled) for phrase in phrases)} == {
+        phrase.format(**filled): behaviour for phrase in phrases
+    }
 
 
 @pytest.mark.parametrize(("call", "kind"), [
