@@ -11,7 +11,8 @@ import orjson
 from data_checks.duplicates import Hashes, normalise, shingles
 from rightcall.rows import Row, RowKind
 
-IDENTITY = ("id", "uuid", "source_id", "source", "group")  # fields that are not content
+# fields that are not content, or say again what another says
+IDENTITY = ("id", "uuid", "source_id", "source", "group", "raw_tools")
 NO_TOOLS = "no tools"
 
 

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -17,6 +16,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 from rightcall.errors import RightcallError
 from rightcall.recipe_loading import load_recipe
+from tasks.cancellation import RunCancelled
 from tasks.temporary_server import start_temporary_server
 
 EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
@@ -37,13 +37,14 @@ def arguments(name: str, description: str, *, recipe: bool = True) -> argparse.A
         help="another value for a field of the recipe, as in --set dpo.beta=0.2; may be repeated",
     )
     parser.add_argument(
-        "--store", type=Path, help="folder of the results; without it $RIGHTCALL_STORE or .rightcall/store"
+        "--store",
+        help="folder of the results, or s3://bucket/prefix; without it $RIGHTCALL_STORE or .rightcall/store",
     )
     return parser
 
 
 def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
-    """Call the flow, write what it returns as text, and end the process: 0, 1 failed, 130 Ctrl-C, 143 terminated."""
+    """Call the flow, write what it returns as text, and end the process: 0, 1 failed, 130 Ctrl-C or cancelled, 143 terminated."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler):
             handler.addFilter(_in_brief)
@@ -60,6 +61,8 @@ def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
             EXIT_INTERRUPTED,
             "\nStopped. Nothing is lost: the same command goes on from the last complete checkpoint.\n",
         )
+    except RunCancelled as err:
+        leave(EXIT_INTERRUPTED, f"\nCancelled: {err}\n")
     except TerminationSignal:
         leave(
             EXIT_TERMINATED,

@@ -26,7 +26,7 @@ def ingest_rows(recipe: RecipeFile = None, overrides: Overrides = (), store: Sto
     Args:
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
-        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
     """
     experiment = open_recipe(recipe, overrides, store)
     base = prepare_base(experiment)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from prefect.runtime import flow_run
+from pydantic import BeforeValidator
 
 from rightcall.errors import RecipeError
 from rightcall.recipe import Recipe
 from rightcall.recipe_loading import load_recipe
+from tasks.environment import store_address
 
 # Prefect's form takes titles and descriptions from the flow's docstring, not from the annotation.
 RecipeFile = str | None
 Overrides = tuple[str, ...]
-StoreFolder = Path | None
+StoreFolder = Annotated[str, BeforeValidator(str)] | None  # a Path would make "s3:/bucket" of "s3://bucket"
 
 
-def open_recipe(recipe: str | None, overrides: tuple[str, ...], store: Path | None) -> Recipe:
-    """The checked recipe; this run keeps its results in ``store``.  Raises: RecipeError with every problem at once."""
+def open_recipe(recipe: str | None, overrides: tuple[str, ...], store: str | Path | None) -> Recipe:
+    """The checked recipe; this run keeps its results in ``store``, a folder or s3://bucket/prefix.
+
+    Raises:
+        RecipeError: every problem at once.
+    """
     if store is not None:
-        os.environ["RIGHTCALL_STORE"] = str(store.expanduser().absolute())
+        os.environ["RIGHTCALL_STORE"] = store_address(store)
     return load_recipe(recipe, overrides)
 
 

@@ -13,6 +13,8 @@ from flows.publish import publish_candidate
 from flows.train import train_stages
 from tasks.artifacts import show_checks, show_scores
 from tasks.ingestion import ingest_snapshot
+from tasks.run_estimate import check_costs
+from tasks.sagemaker_stop import stop_jobs
 from tasks.scoring import score_model
 from tasks.training import prepare_base
 
@@ -22,6 +24,7 @@ from tasks.training import prepare_base
     description="From raw rows to a measured, registered model: check, SFT, DPO, score, gate, register, report.",
     flow_run_name=run_name,
     persist_result=False,
+    on_cancellation=[stop_jobs],
 )
 def run_pipeline(recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None) -> str:
     """Gives the closing table.
@@ -29,12 +32,13 @@ def run_pipeline(recipe: RecipeFile = None, overrides: Overrides = (), store: St
     Args:
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
-        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
     """
     experiment = open_recipe(recipe, overrides, store)
     base = prepare_base(experiment)
     snapshot = ingest_snapshot(experiment, base=base)
     show_checks(snapshot)
+    check_costs(experiment, base=base, snapshot=snapshot)
     models = train_stages(experiment, base=base, snapshot=snapshot)
     scores = {
         label: score_model(experiment, model=model, snapshot=snapshot, label=label) for label, model in models.items()

@@ -21,14 +21,14 @@ from rightcall.errors import RecipeError
 from rightcall.recipe import Recipe
 from tasks.artifacts import show_report, show_verdict
 from tasks.closing_text import closing_text
-from tasks.environment import store_root
 from tasks.gate import decide_verdict
 from tasks.model_names import find_results
 from tasks.recorded_run import recorded_run
 from tasks.registry import Registration, champion, promote, register_model
 from tasks.report import write_report
+from tasks.sagemaker_stop import stop_jobs
 from tasks.scoring import score_model
-from tasks.store import ArtifactRef, Store
+from tasks.store import ArtifactRef, open_store
 
 APPROVAL_SECONDS = 7 * 24 * 3600
 
@@ -45,6 +45,7 @@ class Approval(RunInput):
     description="Judge the candidate that a recipe's earlier run made, register it, move the alias, write the report.",
     flow_run_name=run_name,
     persist_result=False,
+    on_cancellation=[stop_jobs],
 )
 def publish_model(
     recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None, approve: int | None = None
@@ -54,7 +55,7 @@ def publish_model(
     Args:
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
-        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
         approve: Make this version of the registered model the champion; empty = judge and register.
     """
     experiment = open_recipe(recipe, overrides, store)
@@ -76,7 +77,7 @@ def publish_candidate(
     with recorded_run(recipe, {"ingest": snapshot, **models, **measured, "gate": verdict}) as record:
         registration = register_model(
             recipe, model=models[candidate], scores=scores[candidate], snapshot=snapshot, verdict=verdict,
-            store=Store(store_root()), run=record.id, others=models,
+            store=open_store(), run=record.id, others=models,
         )  # fmt: skip
         report = write_report(recipe, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
         record.close_with(registration.verdict, report)

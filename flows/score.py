@@ -17,6 +17,7 @@ from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe
 from tasks.artifacts import show_scores
 from tasks.ingestion import ingest_snapshot
 from tasks.model_names import find_model, suite_overrides
+from tasks.sagemaker_stop import stop_jobs
 from tasks.scoring import score_model
 
 
@@ -30,6 +31,7 @@ def run_name() -> str:
     description="Score a folder, a registered model or an earlier result on multiple-choice items.",
     flow_run_name=run_name,
     persist_result=False,
+    on_cancellation=[stop_jobs],
 )
 def score_suite(
     model: str,
@@ -45,7 +47,7 @@ def score_suite(
         suite: File of items, JSON lines in When2Call's schema or the canonical one; empty = those of the recipe.
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
-        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
     """
     experiment = open_recipe(recipe, (*suite_overrides(suite, model), *overrides), store)
     scored = find_model(experiment, model)

@@ -14,6 +14,7 @@ from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, ru
 from rightcall.recipe import Recipe
 from tasks.artifacts import show_checks, show_training
 from tasks.ingestion import ingest_snapshot
+from tasks.sagemaker_stop import stop_jobs
 from tasks.store import ArtifactRef
 from tasks.training import prepare_base, train_dpo, train_sft
 
@@ -23,6 +24,7 @@ from tasks.training import prepare_base, train_dpo, train_sft
     description="SFT and DPO of a recipe, up to the stage that is asked for; finished stages come from the store.",
     flow_run_name=run_name,
     persist_result=False,
+    on_cancellation=[stop_jobs],
 )
 def train_model(
     recipe: RecipeFile = None,
@@ -35,7 +37,7 @@ def train_model(
     Args:
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
-        store: Folder that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
         stage: The last stage: sft stops after SFT; dpo runs both, as far as the recipe has them.
     """
     experiment = open_recipe(recipe, overrides, store)

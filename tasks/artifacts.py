@@ -26,11 +26,11 @@ from prefect.logging import get_run_logger
 from rightcall.gate import Verdict
 from rightcall.metrics import Metric
 from rightcall.recipe import Recipe
-from tasks.environment import store_root
+from tasks.costs import Estimate, clock
 from tasks.gate import read_verdict
 from tasks.report import report_path
 from tasks.results import METRICS, read_lines, read_scores, read_summary
-from tasks.store import ArtifactRef, Store
+from tasks.store import ArtifactRef, open_store
 
 MAX_ROWS = 100  # of a table
 MAX_BYTES = 200_000  # of one artifact; the UI loads all of a page's at once
@@ -44,7 +44,7 @@ Row = Mapping[str, Any]
 
 def show_checks(ref: ArtifactRef) -> str:
     """Rows in, kept and quarantined; classes; reasons; what the keyword rule scores. Gives the counts as text."""
-    folder = Store(store_root()).path(ref)
+    folder = open_store().path(ref)
     checks = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
     counts = [{"rows": kind, **numbers} for kind, numbers in checks["rows"].items()]
     behaviours = sorted({name for classes in checks["classes"].values() for name in classes})
@@ -75,9 +75,29 @@ def show_checks(ref: ArtifactRef) -> str:
     return _text(counts)
 
 
+def show_estimate(estimates: Mapping[str, Estimate], summary: str) -> None:
+    """What a run's jobs will cost, and what the numbers rest on."""
+    rows = [
+        {
+            "job": label,
+            "instance": estimate.instance,
+            "time": "–" if estimate.cached else clock(estimate.seconds),
+            "USD": "no price" if estimate.usd is None else f"{estimate.usd:,.2f}",
+            "basis": estimate.basis,
+        }
+        for label, estimate in estimates.items()
+    ]
+    _show(
+        create_markdown_artifact,
+        key="cost-estimate",
+        markdown=f"## Cost before the start, estimated\n\n{_table(rows)}\n\nIn all, {summary}.",
+        description=summary[:200],
+    )
+
+
 def show_training(stage: str, ref: ArtifactRef) -> None:
     """Steps, tokens, speed, memory and warnings of SFT or DPO, and its curves."""
-    folder = Store(store_root()).path(ref)
+    folder = open_store().path(ref)
     summary, lines = read_summary(folder), read_lines(folder / METRICS)
     warnings = [f"\n> **Warning** {text}" for text in summary.get("warnings", [])]
     numbers = [
@@ -97,7 +117,7 @@ def show_training(stage: str, ref: ArtifactRef) -> None:
 
 def show_scores(recipe: Recipe, scores: Mapping[str, ArtifactRef]) -> str:
     """One row per metric, one column per model, every number with n and its interval; the same as text."""
-    store = Store(store_root())
+    store = open_store()
     metrics = {label: read_scores(store, ref, recipe.evaluation).metrics for label, ref in scores.items()}
     rows = [
         {
@@ -114,7 +134,7 @@ def show_scores(recipe: Recipe, scores: Mapping[str, ArtifactRef]) -> str:
 
 def show_verdict(ref: ArtifactRef) -> None:
     """The gate's decision with its reasons, and the paired differences it rests on."""
-    verdict = read_verdict(Store(store_root()), ref)
+    verdict = read_verdict(open_store(), ref)
     reasons = "\n".join(f"- {reason}" for reason in verdict.reasons)
     _show(
         create_markdown_artifact,
@@ -125,7 +145,7 @@ def show_verdict(ref: ArtifactRef) -> None:
 
 
 def show_report(ref: ArtifactRef) -> None:
-    path = report_path(Store(store_root()), ref)
+    path = report_path(open_store(), ref)
     _show(create_link_artifact, key="report", link=path.absolute().as_uri(), description=f"The whole report: {path}")
 
 

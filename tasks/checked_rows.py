@@ -33,7 +33,7 @@ from data_checks.rules import CRITICAL, removes, rules_of, severity_of
 from data_checks.suites import ACCEPTABLE
 from rightcall.chat import ChatTemplate
 from rightcall.recipe import DataSection
-from rightcall.rows import COLUMNS, Row, RowKind, from_columns, to_columns
+from rightcall.rows import COLUMNS, RAW_TOOLS, Row, RowKind, from_columns, raw_tools_column, to_columns
 
 CHUNK_ROWS = 4000
 EXAMPLE_CHARACTERS = 160
@@ -75,7 +75,7 @@ class CheckedRows:
         self._threshold, self._max_prompt_tokens = settings.near_duplicate_threshold, settings.max_prompt_tokens
         self._evaluation, self._quarantine = evaluation, quarantine
         self._path = scratch / f"{kind}.candidates.parquet"
-        names = (*COLUMNS[kind], "group") if kind == "choice" else COLUMNS[kind]
+        names = (*COLUMNS[kind], RAW_TOOLS, "group") if kind == "choice" else COLUMNS[kind]
         self._schema = pa.schema([*((name, pa.string()) for name in names), ("n_tokens", pa.int32())])
         self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
         self._signature_path = scratch / f"{kind}.signatures"
@@ -96,6 +96,7 @@ class CheckedRows:
         self._groups: list[str] = []
         self._long_prompt: list[bool] = []
         self._places: list[Place] = []
+        self._has_raw_tools = False  # an item's tools are text that the canonical form changes
         self.questions: list[str] = []  # of an evaluation: what training rows must not contain
 
     def is_repeated(self, key: int, identifier: str, place: Place) -> bool:
@@ -190,14 +191,17 @@ class CheckedRows:
         wanted[list(chosen)] = True
         removed = (self._near >= 0) & removes("near_duplicate", self.kind)
         start = 0
-        with pq.ParquetWriter(path, self._schema, compression="zstd") as writer:
+        schema = self._schema
+        if RAW_TOOLS in schema.names and not self._has_raw_tools:
+            schema = schema.remove(schema.get_field_index(RAW_TOOLS))
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for batch in pq.ParquetFile(self._path).iter_batches(batch_size=CHUNK_ROWS):
                 here = slice(start, start + batch.num_rows)
                 for index in np.flatnonzero(removed[here]):
                     self._put_aside_near_duplicate(start + int(index), batch.slice(int(index), 1).to_pylist()[0])
                 kept = batch.filter(pa.array(wanted[here]))
                 if kept.num_rows:
-                    writer.write_batch(kept)
+                    writer.write_batch(kept.select(schema.names))
                 start += batch.num_rows
         return int(wanted.sum())
 
@@ -233,11 +237,16 @@ class CheckedRows:
         self._flag_places.extend(self._flag_count + index for index in kept)
         self._append_flags(flags)
         rows = [self._pending[index] for index in kept]
-        extra = [pl.Series("group", [each.group for each in rows], dtype=pl.String)] if self.kind == "choice" else []
+        extra = self._item_columns(rows) if self.kind == "choice" else []
         table = frame[kept].with_columns(*extra, n_tokens.gather(kept).alias("n_tokens"))
         if table.height:
             self._writer.write_table(table.to_arrow().cast(self._schema))
         self._remember(rows, [long_prompt[index] for index in kept])
+
+    def _item_columns(self, rows: list[Pending]) -> list[pl.Series]:
+        texts = pl.Series(RAW_TOOLS, [raw_tools_column(each.row) for each in rows], dtype=pl.String)
+        self._has_raw_tools = self._has_raw_tools or texts.null_count() < len(texts)
+        return [texts, pl.Series("group", [each.group for each in rows], dtype=pl.String)]
 
     def _remember(self, rows: list[Pending], long_prompt: list[bool]) -> None:
         if not rows:

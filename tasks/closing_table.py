@@ -10,6 +10,7 @@ from pathlib import Path
 from rightcall.gate import Verdict
 from rightcall.metrics import Metric
 from rightcall.recipe import Recipe
+from tasks.billing import read_bills, sentence, with_models
 from tasks.gate import read_verdict
 from tasks.report_data import Cell, TableRow, display_names, score_table
 from tasks.results import read_scores
@@ -43,6 +44,8 @@ def closing_table(
         f"[low, high]: {percent} intervals; differences to {first} are paired; + better, ! worse, else unclear",
     ]
     lines += ["", *_verdict(read_verdict(store, verdict))]
+    if bills := read_bills(store, with_models(store, scores)):
+        lines += ["", textwrap.fill(sentence(bills), WIDTH)]
     if report is not None:
         lines += ["", f"report: {report}"]
     width = max(map(len, commands or {}), default=0)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rightcall.recipe import Recipe
 from tasks.closing_table import closing_table
-from tasks.environment import CHECKOUT, store_root
+from tasks.environment import CHECKOUT
 from tasks.registry import Registration
 from tasks.report import report_path
-from tasks.store import ArtifactRef, Store
+from tasks.store import ArtifactRef, open_store
 
 QUESTION = "[{'messages': [{'role': 'user', 'content': 'What is the weather in Rome?'}], 'tools': []}]"
 
@@ -26,7 +26,7 @@ def closing_text(
     registration: Registration,
 ) -> str:
     """Scores, verdict, the report's path, and how to open Prefect, MLflow and the registered model."""
-    store = Store(store_root())
+    store = open_store()
     commands = next_commands(recipe, registration)
     return closing_table(recipe, scores, verdict, store=store, report=report_path(store, report), commands=commands)
 

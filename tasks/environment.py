@@ -16,6 +16,7 @@ MLFLOW_ARTIFACTS = HOME / "mlartifacts"
 
 DEFAULTS = {
     "RIGHTCALL_STORE": str(HOME / "store"),
+    "RIGHTCALL_MIRROR": str(HOME / "mirror"),  # what a store in S3 keeps on this machine
     "PREFECT_HOME": str(HOME / "prefect"),
     # An ad hoc run starts its own server; 20 s, Prefect's default, is too short for a busy laptop.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -41,6 +42,16 @@ except OSError as err:
     ) from err
 
 
-def store_root() -> Path:
-    """Folder of the store, read from RIGHTCALL_STORE at every call, so that a test or a worker may point elsewhere."""
-    return Path(os.environ["RIGHTCALL_STORE"]).expanduser().absolute()
+def store_root() -> str:
+    """The store's folder or s3://bucket/prefix, read from RIGHTCALL_STORE at every call: a test or worker may change it."""
+    return store_address(os.environ["RIGHTCALL_STORE"])
+
+
+def store_address(text: str | Path) -> str:
+    """A folder as an absolute path; an address in S3 as it is."""
+    return str(text) if str(text).startswith("s3://") else str(Path(text).expanduser().absolute())
+
+
+def mirror_root() -> Path:
+    """Folder below which every store in S3 keeps what it downloads and works on."""
+    return Path(os.environ["RIGHTCALL_MIRROR"]).expanduser().absolute()

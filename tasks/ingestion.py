@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import orjson
+import pyarrow.parquet as pq
 
 from data_checks.duplicates import EvaluationIndex
 from data_checks.row_content import NO_TOOLS, content_key
 from data_checks.sampling import balanced_sample, grouped_sample
 from rightcall import bfcl
 from rightcall.chat import ChatTemplate
+from rightcall.chat_folder import FILES as CHAT_FILES
 from rightcall.errors import DataError
 from rightcall.recipe import Recipe, Source
 from rightcall.rows import Row, RowKind, parse_line, to_canonical
@@ -60,7 +62,7 @@ def _identity(source: Source) -> Json:
     kind="snapshot",
     slice=_slice,
     tags=("data",),
-    reads={"base": "model/"},
+    reads={"base": tuple(f"model/{name}" for name in CHAT_FILES)},  # rows are as long as its tokenizer makes them
     modules=(
         "data_checks.duplicates",
         "data_checks.flags",
@@ -81,7 +83,7 @@ def _identity(source: Source) -> Json:
 def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
     """Fetches, checks, samples and freezes the rows; too many bad ones stop it before a second of training is spent."""
     template = ChatTemplate.load(run.store.path(base) / "model", recipe.model.chat_template)
-    cache = run.store.root / ".cache" / "sources"
+    cache = run.store.cache / "sources"
     try:
         checks = build_snapshot(recipe, template, run.folder, run.scratch, cache)
     except DataError as err:
@@ -91,7 +93,13 @@ def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
     return {
         **{f"{kind}_rows": counts["kept"] for kind, counts in checks["rows"].items()},
         "quarantined": sum(counts["quarantined"] for counts in checks["rows"].values()),
+        **{f"{kind}_tokens": _count_tokens(run.folder / f"{kind}.parquet") for kind in checks["rows"]},
     }
+
+
+def _count_tokens(path: Path) -> int:
+    """Of all rows; of a pair its longer side."""
+    return sum(pq.read_table(path, columns=["n_tokens"])["n_tokens"].to_pylist())
 
 
 def _kept_aside(run: StageRun) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -51,11 +51,8 @@ class Progress:
         title: str,
         logger: logging.Logger | logging.LoggerAdapter,
         on_metrics: Callable[[dict[str, Any]], None] | None,
-        metrics: Tail,
-        log: Tail,
     ) -> None:
         self.title, self.logger, self.on_metrics = title, logger, on_metrics
-        self._metrics, self._log = metrics, log
         self._latest: dict[str, Any] = {}
         self._last_step = 0
         self._untold: list[str] = []
@@ -65,14 +62,15 @@ class Progress:
         self._artifact: UUID | None = None
         self._artifact_works = TaskRunContext.get() is not None
 
-    def update(self, *, final: bool = False) -> None:
-        self._take_metrics()
-        self._take_log()
+    def update(self, metrics: Iterable[str] = (), log: Iterable[str] = (), *, final: bool = False) -> None:
+        """``metrics``: new lines of metrics.jsonl; ``log``: new lines of the job's log."""
+        self._take_metrics(metrics)
+        self._take_log(log)
         if final or time.monotonic() - self._told_at >= INTERVAL_SECONDS:
             self._tell()
 
-    def _take_metrics(self) -> None:
-        for line in self._metrics.read():
+    def _take_metrics(self, lines: Iterable[str]) -> None:
+        for line in lines:
             try:
                 metrics = json.loads(line)
             except ValueError:
@@ -83,8 +81,8 @@ class Progress:
                 if self.on_metrics is not None:
                     self.on_metrics(metrics)
 
-    def _take_log(self) -> None:
-        for line in self._log.read():
+    def _take_log(self, lines: Iterable[str]) -> None:
+        for line in lines:
             if ERROR_LINE.search(line) and self._error_lines < MAX_ERROR_LINES:
                 self._error_lines += 1
                 self.logger.warning("%s | %s", self.title, line)

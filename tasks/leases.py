@@ -1,4 +1,6 @@
-"""A lock that its holder renews, so that nobody waits for the dead: Prefect's LockManager over lease files.
+"""A lock that its holder renews, so that nobody waits for the dead: Prefect's LockManager over leases.
+
+``Leases`` is what every kind has in common; ``LeaseLockManager`` keeps them as files, tasks/s3_leases.py in S3.
 
 Prefect's own FileSystemLockManager never expires: after kill -9 every later run hangs. A lease here is free again
 - at once, when its holder was a process of this machine (boot id and pid namespace) that no longer runs (pid and start
@@ -13,13 +15,12 @@ import fcntl
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import urllib.parse
+from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from prefect.exceptions import MissingContextError
 from prefect.locking.protocol import LockManager
 from prefect.logging import get_run_logger
 
-from tasks.store import disk_errors
+from rightcall.errors import StoreError
+from tasks.disk import disk_errors
+from tasks.lease_holders import is_alive_here, new_lease, parse_lease
 
 EXPIRY_SECONDS = 60.0
 POLL_SECONDS = 0.1
@@ -44,15 +47,38 @@ def run_logger(otherwise: str) -> logging.Logger | logging.LoggerAdapter:
         return logging.getLogger(otherwise)
 
 
-class LeaseLockManager(LockManager):
-    """State: the leases this process holds, and the thread that renews them."""
+class Leases(LockManager):
+    """What waits, and what is renewed; how a lease is read and written is the subclass's."""
 
-    def __init__(self, folder: Path, expiry_seconds: float = EXPIRY_SECONDS) -> None:
-        self.folder = folder
-        self.expiry_seconds = expiry_seconds
+    expiry_seconds: float
+    poll_seconds: float = POLL_SECONDS
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> LeaseLockManager:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Leases:
         return self  # Prefect copies cache policies; two copies must not renew in two threads
+
+    @abstractmethod
+    def place(self, key: str) -> str:
+        """Where the lease lies: the same for every manager of the same leases."""
+
+    @abstractmethod
+    def _try_acquire(self, key: str, holder: str) -> bool:
+        """Takes the lease if it is free or ours already."""
+
+    @abstractmethod
+    def _give_back(self, key: str, holder: str) -> dict[str, Any] | None:
+        """Deletes the lease if it is ours; otherwise leaves it, and gives what it says ({} = there is none)."""
+
+    @abstractmethod
+    def renew(self, key: str, holder: str) -> bool:
+        """False when the lease is no longer ours."""
+
+    @abstractmethod
+    def _lease(self, key: str) -> dict[str, Any] | None:
+        """What is written there, valid or not."""
+
+    @abstractmethod
+    def _holder(self, key: str) -> str | None:
+        """Who holds a valid lease."""
 
     def acquire_lock(
         self, key: str, holder: str, acquire_timeout: float | None = None, hold_timeout: float | None = None
@@ -65,7 +91,8 @@ class LeaseLockManager(LockManager):
             if not said:
                 self._say_who_holds(key)
                 said = True
-            time.sleep(POLL_SECONDS)
+            time.sleep(self.poll_seconds)
+        _renewals.start(self, key, holder)
         return True
 
     async def aacquire_lock(
@@ -75,19 +102,22 @@ class LeaseLockManager(LockManager):
         while not self._try_acquire(key, holder):
             if give_up is not None and time.monotonic() >= give_up:
                 return False
-            await anyio.sleep(POLL_SECONDS)
+            await anyio.sleep(self.poll_seconds)
+        _renewals.start(self, key, holder)
         return True
 
     def release_lock(self, key: str, holder: str) -> None:
         """Gives the lease back; one that was lost meanwhile is left alone (the work is done, raising would undo it)."""
-        path = self._path(key)
-        _renewals.stop(path, holder)
-        with self._guard():
-            lease = _read(path)
-            if lease is not None and lease["holder"] == holder:
-                path.unlink(missing_ok=True)
-            else:
-                logger.warning("the lease %r of %r had been taken over; %r holds it now", key, holder, lease)
+        _renewals.stop(self.place(key), holder)
+        try:
+            self.give_back(key, holder)
+        except (OSError, StoreError) as err:
+            logger.warning("the lease %r could not be given back yet: %s", key, err)
+            _renewals.start(self, key, holder, done=True)
+
+    def give_back(self, key: str, holder: str) -> None:
+        if (lease := self._give_back(key, holder)) is not None:
+            logger.warning("the lease %r of %r had been taken over; %r holds it now", key, holder, lease or None)
 
     def is_locked(self, key: str) -> bool:
         return self._holder(key) is not None
@@ -100,7 +130,7 @@ class LeaseLockManager(LockManager):
         while self.is_locked(key):
             if give_up is not None and time.monotonic() >= give_up:
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(self.poll_seconds)
         return True
 
     async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
@@ -108,49 +138,70 @@ class LeaseLockManager(LockManager):
         while self.is_locked(key):
             if give_up is not None and time.monotonic() >= give_up:
                 return False
-            await anyio.sleep(POLL_SECONDS)
-        return True
-
-    def _try_acquire(self, key: str, holder: str) -> bool:
-        path = self._path(key)
-        with self._guard():
-            lease = _read(path)
-            if lease is not None and lease["holder"] != holder and self._is_valid(path, lease):
-                return False
-            content = {"holder": holder, "host": socket.gethostname(), **_this_process()}
-            temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            os.replace(temporary, path)
-        _renewals.start(self, path, holder)
+            await anyio.sleep(self.poll_seconds)
         return True
 
     def _say_who_holds(self, key: str) -> None:
         """A run that waits for hours shall say for whom."""
-        if (lease := _read(self._path(key))) is not None:
+        if (lease := self._lease(key)) is not None:
             holder = f"process {lease['pid']} on {lease.get('host')!r}"
             run_logger("tasks.leases").info("%s is being made by %s; this run waits for its result", key, holder)
+
+
+class LeaseLockManager(Leases):
+    """Leases as files of one folder, under one flock."""
+
+    def __init__(self, folder: Path, expiry_seconds: float = EXPIRY_SECONDS) -> None:
+        self.folder = folder
+        self.expiry_seconds = expiry_seconds
+
+    def place(self, key: str) -> str:
+        return str(self._path(key))
+
+    def _give_back(self, key: str, holder: str) -> dict[str, Any] | None:
+        path = self._path(key)
+        with self._guard():
+            lease = parse_lease(_read(path))
+            if lease is None or lease["holder"] != holder:
+                return lease or {}
+            path.unlink(missing_ok=True)
+        return None
+
+    def _try_acquire(self, key: str, holder: str) -> bool:
+        path = self._path(key)
+        with self._guard():
+            lease = parse_lease(_read(path))
+            if lease is not None and lease["holder"] != holder and self._is_valid(path, lease):
+                return False
+            content = new_lease(holder)
+            temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            os.replace(temporary, path)
+        return True
+
+    def _lease(self, key: str) -> dict[str, Any] | None:
+        return parse_lease(_read(self._path(key)))
 
     def _holder(self, key: str) -> str | None:
         path = self._path(key)
         if not path.exists():
             return None
         with self._guard():
-            lease = _read(path)
+            lease = parse_lease(_read(path))
             return lease["holder"] if lease is not None and self._is_valid(path, lease) else None
 
     def _is_valid(self, path: Path, lease: dict[str, Any]) -> bool:
-        here = _this_process()
-        if lease["machine"] == here["machine"]:
-            return _start_time(lease["pid"]) == lease["started"]
+        if (alive := is_alive_here(lease)) is not None:
+            return alive
         # Both times come from the file system's clock, so that two machines' clocks need not agree.
         guard = self.folder / ".guard"
         os.utime(guard)
         return guard.stat().st_mtime - path.stat().st_mtime < self.expiry_seconds
 
-    def renew(self, path: Path, holder: str) -> bool:
-        """False when the lease is no longer ours."""
+    def renew(self, key: str, holder: str) -> bool:
+        path = self._path(key)
         with self._guard():
-            lease = _read(path)
+            lease = parse_lease(_read(path))
             if lease is None or lease["holder"] != holder:
                 return False
             os.utime(path)
@@ -174,16 +225,17 @@ class LeaseLockManager(LockManager):
 
 
 class _Renewals:
-    """One daemon thread a process; it ends when nothing is held."""
+    """One daemon thread a process; it ends when nothing is held. A lease is known by its place: managers come and go."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[Path, str], LeaseLockManager] = {}
+        # (place, holder) → manager, key, and whether the work is done: then the lease is given back, not renewed
+        self._held: dict[tuple[str, str], tuple[Leases, str, bool]] = {}
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def start(self, manager: LeaseLockManager, path: Path, holder: str) -> None:
+    def start(self, manager: Leases, key: str, holder: str, *, done: bool = False) -> None:
         with self._change:
-            self._held[(path, holder)] = manager
+            self._held[(manager.place(key), holder)] = (manager, key, done)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._renew_until_nothing_is_held, name="lease-renewal", daemon=True
@@ -191,9 +243,9 @@ class _Renewals:
                 self._thread.start()
             self._change.notify()
 
-    def stop(self, path: Path, holder: str) -> None:
+    def stop(self, place: str, holder: str) -> None:
         with self._change:
-            self._held.pop((path, holder), None)
+            self._held.pop((place, holder), None)
             self._change.notify()
 
     def _renew_until_nothing_is_held(self) -> None:
@@ -203,45 +255,25 @@ class _Renewals:
                     self._thread = None
                     return
                 held = dict(self._held)
-                self._change.wait(min(manager.expiry_seconds for manager in held.values()) / 4)
-                held = {key: manager for key, manager in held.items() if key in self._held}
-            for (path, holder), manager in held.items():
-                with suppress(OSError):  # a network file system that hiccups; the next renewal is soon enough
-                    if not manager.renew(path, holder):
-                        logger.warning("the lease %r was lost; another run works on the same stage", path.name)
-                        self.stop(path, holder)
+                self._change.wait(min(manager.expiry_seconds for manager, _, _ in held.values()) / 4)
+                held = {lease: found for lease, found in held.items() if lease in self._held}
+            for (place, holder), (manager, key, done) in held.items():
+                try:
+                    if done:
+                        manager.give_back(key, holder)
+                        self.stop(place, holder)
+                    elif not manager.renew(key, holder):
+                        logger.warning("the lease %r was lost; another run works on the same stage", key)
+                        self.stop(place, holder)
+                except (OSError, StoreError) as err:  # a file system or S3 that hiccups: the next time is soon enough
+                    logger.warning("the lease %r could not be renewed yet: %s", key, err)
 
 
 _renewals = _Renewals()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """None also for a file that is no lease: whoever wrote it was not us, and nobody can renew it."""
+def _read(path: Path) -> bytes | None:
     try:
-        lease = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return lease if isinstance(lease, dict) and {"holder", "machine", "pid", "started"} <= lease.keys() else None
-
-
-def _this_process() -> dict[str, Any]:
-    return {"machine": _machine(), "pid": os.getpid(), "started": _start_time(os.getpid())}
-
-
-@cache
-def _machine() -> str:
-    """Within one boot and one pid namespace a pid means the same; containers on one store differ in the latter."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no /proc (macOS): only expiry frees a lease
-        return f"{socket.gethostname()} {os.getpid()}"
-
-
-def _start_time(pid: int) -> int | None:
-    """Clock ticks between boot and the start of a living process; None for a dead one or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return path.read_bytes()
     except OSError:
         return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])

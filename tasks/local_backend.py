@@ -14,16 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rightcall import errors
 from rightcall.errors import BackendError, RightcallError, StoreError
 from rightcall.recipe import Recipe
 from tasks.child_process import die_with_parent, end_group, end_marked
 from tasks.environment import CHECKOUT
 from tasks.job_progress import Progress, Tail, last_lines
+from tasks.job_results import MODEL_RESULT, JobResult, expected_result, program_error, read_summary
 from tasks.stages import StageRun
 from tasks.store import full_disk_message
 
@@ -36,14 +35,6 @@ PASSED_ON = (
     "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
     "PYTORCH_CUDA_ALLOC_CONF", "TRITON_CACHE_DIR", "XDG_CACHE_HOME", "OMP_PROC_BIND", "MKL_NUM_THREADS",
 )  # fmt: skip
-RESULTS = {"score": "output/data/items.jsonl"}  # what a finished job must have left; any other stage a model
-MODEL_RESULT = "model/config.json"
-
-
-@dataclass(frozen=True)
-class JobResult:
-    summary: dict[str, Any]  # output/data/summary.json: the program's final numbers
-    seconds: float
 
 
 def run_job(
@@ -71,14 +62,17 @@ def run_job(
     run.logger.info(
         "%s starts %s%s; its log: %s", run.title, entry.name, f", resumes from {resumed}" if resumed else "", log
     )
-    progress = Progress(
-        run.title, run.logger, on_metrics, Tail(root / "output/data/metrics.jsonl"), Tail(log, from_end=True)
-    )
-    code = _run_child(entry, _environment(root, recipe, run), log, progress)
+    metrics, lines = Tail(root / "output/data/metrics.jsonl"), Tail(log, from_end=True)
+    progress = Progress(run.title, run.logger, on_metrics)
+
+    def tell(final: bool) -> None:
+        progress.update(metrics.read(), lines.read(), final=final)
+
+    code = _run_child(entry, _environment(root, recipe, run), log, tell)
     if code != 0:
         raise _error_of(stage, code, root, log)
     _collect(stage, root, log, run.folder)
-    return JobResult(_read_summary(run.folder), round(time.monotonic() - started, 3))
+    return JobResult(read_summary(run.folder), round(time.monotonic() - started, 3))
 
 
 def last_checkpoint(root: Path) -> str | None:
@@ -118,12 +112,12 @@ def _environment(root: Path, recipe: Recipe, run: StageRun) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "RIGHTCALL_CACHE": str(run.store.root / ".cache"),
+        "RIGHTCALL_CACHE": str(run.store.cache),
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def _run_child(entry: Path, environment: dict[str, str], log: Path, progress: Progress) -> int:
+def _run_child(entry: Path, environment: dict[str, str], log: Path, tell: Callable[[bool], None]) -> int:
     """Exit code of the program, negative for the signal that killed it; nothing of it runs on after this."""
     with log.open("ab") as sink:
         try:
@@ -138,9 +132,9 @@ def _run_child(entry: Path, environment: dict[str, str], log: Path, progress: Pr
             ) from err
     try:
         while (code := child.poll()) is None:
-            progress.update()
+            tell(False)
             time.sleep(POLL_SECONDS)
-        progress.update(final=True)
+        tell(True)
         return code
     finally:
         end_group(child, STOP_SECONDS)
@@ -155,11 +149,8 @@ def _error_of(stage: str, code: int, root: Path, log: Path) -> RightcallError:
         return StoreError(full_disk_message(root))
     checkpoint = last_checkpoint(root)
     resume = f"the same command resumes from {checkpoint}" if checkpoint else "the same command starts it again"
-    name, _, message = text.partition(":")
-    kind = getattr(errors, name.strip().rpartition(".")[2], None)
-    if isinstance(kind, type) and issubclass(kind, RightcallError) and not issubclass(kind, BackendError):
-        reason = message.partition("\nTraceback")[0].strip()
-        return kind(f"{reason} (stage {stage!r}; its log: {log})")
+    if (error := program_error(text, f"stage {stage!r}; its log: {log}")) is not None:
+        return error
     if code < 0:
         what = f"was killed by signal {-code} ({signal.Signals(-code).name})"
     elif code == 128 + signal.SIGTERM:
@@ -171,7 +162,7 @@ def _error_of(stage: str, code: int, root: Path, log: Path) -> RightcallError:
 
 
 def _collect(stage: str, root: Path, log: Path, folder: Path) -> None:
-    expected = RESULTS.get(stage, MODEL_RESULT)
+    expected = expected_result(stage)
     if not (root / expected).exists():
         raise BackendError(
             f"the training program of stage {stage!r} ended with exit code 0 but left no {expected!r} in "
@@ -181,8 +172,3 @@ def _collect(stage: str, root: Path, log: Path, folder: Path) -> None:
         os.rename(root / "model", folder / "model")
     os.rename(root / "output" / "data", folder / "output")
     shutil.copyfile(log, folder / "job.log")
-
-
-def _read_summary(folder: Path) -> dict[str, Any]:
-    path = folder / "output" / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from rightcall.errors import StoreError
 from rightcall.recipe import Recipe
-from tasks.environment import store_root
 from tasks.ingestion import ingest_snapshot
 from tasks.registry import find_registered
 from tasks.scoring import score_model
 from tasks.stages import Stage
-from tasks.store import ArtifactRef, Store
+from tasks.store import ArtifactRef, open_store
 from tasks.training import prepare_base, train_dpo, train_sft
 
 NEWEST = ("base", "sft", "dpo")
@@ -58,13 +57,13 @@ def find_model(recipe: Recipe, name: str) -> ArtifactRef:
         return prepare_base(recipe)
     if name.startswith("models:/"):
         return find_registered(name)
-    store = Store(store_root())
+    store = open_store()
     if name not in NEWEST:
         return store.resolve(name)
     found = store.refs(name)
     if not found:
         raise StoreError(
-            f"no model {name!r} in the store {str(store.root)!r} yet; run `python -m flows.pipeline` first, "
+            f"no model {name!r} in the store {store.address!r} yet; run `python -m flows.pipeline` first, "
             "or name a folder (./sft, if that is one of yours)"
         )
     return found[0]
@@ -91,12 +90,12 @@ def find_results(recipe: Recipe) -> Results:
 
 
 def _finished(recipe: Recipe, stage: Stage, flow: str, **refs: ArtifactRef) -> ArtifactRef:
-    store = Store(store_root())
+    store = open_store()
     key = stage.key(recipe, refs, store)
     found = store.find(stage.name, key)
     if found is None:
         raise StoreError(
-            f"stage {stage.name!r} of recipe {recipe.name!r} is not in the store {str(store.root)!r} "
+            f"stage {stage.name!r} of recipe {recipe.name!r} is not in the store {store.address!r} "
             f"(key {key[:8]!r}); run `python -m flows.{flow}` with the same recipe and --set first"
         )
     return found

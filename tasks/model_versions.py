@@ -125,7 +125,7 @@ def _log_model(run: str, recipe: Recipe, weights: ArtifactRef, store: Store) -> 
         )
     config = {
         "weights_uri": f"{weights.uri}/{WEIGHTS}",
-        "store": str(store.root),
+        "store": store.address,
         "digest": weights.digest,
         "files": hashes,
         "chat_template": recipe.model.chat_template,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rightcall.recipe import Recipe
-from tasks.environment import store_root
+from tasks.billing import read_bills, total
 from tasks.report import report_path
-from tasks.store import ArtifactRef, Store
-from tasks.tracking import end_pipeline_run, record_stage, start_pipeline_run
+from tasks.store import ArtifactRef, open_store
+from tasks.tracking import end_pipeline_run, log_costs, record_stage, start_pipeline_run
 
 
 @dataclass
@@ -23,7 +23,7 @@ class RecordedRun:
     report: Path | None = None
 
     def close_with(self, verdict: str, report: ArtifactRef) -> None:
-        self.verdict, self.report = verdict, report_path(Store(store_root()), report)
+        self.verdict, self.report = verdict, report_path(open_store(), report)
 
 
 @contextmanager
@@ -36,9 +36,11 @@ def recorded_run(recipe: Recipe, results: Mapping[str, ArtifactRef]) -> Iterator
     run = RecordedRun(start_pipeline_run(recipe))
     ended = False
     try:
-        store = Store(store_root())
+        store = open_store()
         for label, ref in results.items():
             record_stage(recipe, ref, run.id, store=store, label=label)
+        if sums := total(read_bills(store, results)):
+            log_costs(run.id, sums)
         yield run
         ended = True
     finally:

@@ -21,6 +21,7 @@ from rightcall.errors import RegistryError
 from rightcall.gate import Verdict
 from rightcall.recipe import Recipe
 from tasks import retries
+from tasks.billing import read_bills, total
 from tasks.gate import read_verdict
 from tasks.model_versions import by_alias, by_number, create_version, point_alias, replace_tags, version_of
 from tasks.results import read_scores
@@ -190,6 +191,7 @@ def _lineage(recipe: Recipe, candidate: Candidate, verdict: Verdict, store: Stor
     }
     refs = {"model": candidate.weights, "scores": candidate.scores, "snapshot": candidate.snapshot, **candidate.others}
     seconds = {label: store.manifest(ref).get("seconds") for label, ref in refs.items()}
+    billed = total(read_bills(store, refs))
     pending = verdict.verdict == "GO" and recipe.gate.approval == "required"
     return {
         DIGEST: candidate.weights.digest,
@@ -199,6 +201,7 @@ def _lineage(recipe: Recipe, candidate: Candidate, verdict: Verdict, store: Stor
         "rightcall.git_commit": git_commit(),
         "rightcall.metrics": json.dumps(numbers),
         "rightcall.seconds": json.dumps(seconds),
+        **({"rightcall.billed": json.dumps(billed)} if billed else {}),
         "rightcall.verdict": verdict.verdict,
         "rightcall.reason": verdict.reasons[0],
         "rightcall.reasons": json.dumps(verdict.reasons, ensure_ascii=False),

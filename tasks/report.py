@@ -14,6 +14,7 @@ from rightcall.metrics import confusion
 from rightcall.recipe import Recipe
 from rightcall.rows import read_snapshot
 from tasks import plots, report_data
+from tasks.billing import read_bills, total
 from tasks.gate import read_verdict
 from tasks.results import METRICS, Scores, read_lines, read_scores, read_summary
 from tasks.stages import StageRun, stage
@@ -97,6 +98,8 @@ def gather(
         "checks": _checks(store, snapshot),
         "examples": report_data.differing_items(rows, found, names),
         "timings": _timings(store, refs),
+        "bills": (bills := read_bills(store, refs)),
+        "billed": total(bills),
         "lineage": {label: ref.model_dump() | _origin(store, ref) for label, ref in refs.items()},
         "git_commit": git_commit(),
     }

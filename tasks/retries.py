@@ -23,7 +23,7 @@ TRANSIENT_NAMES = {
     "requests": {"ConnectionError", "Timeout", "ChunkedEncodingError"},
     "urllib3": {"ProtocolError", "TimeoutError", "NewConnectionError", "MaxRetryError"},
     "http": {"IncompleteRead", "RemoteDisconnected"},
-    "botocore": {"HTTPClientError", "EndpointConnectionError", "ConnectionError"},
+    "botocore": {"HTTPClientError", "EndpointConnectionError", "ConnectionError", "IncompleteReadError"},
 }
 NEVER_NAMES = {"SSLError", "UnsupportedProtocol", "InvalidURL", "ProxyError"}
 THROTTLING_CODES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rightcall.recipe import Recipe
-from tasks.local_backend import run_job
+from tasks.jobs import Input, run_job
 from tasks.stages import StageRun, stage
 from tasks.store import ArtifactRef
 
@@ -24,5 +24,5 @@ def _slice(recipe: Recipe) -> dict[str, Any]:
 )  # fmt: skip
 def score_model(run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef) -> dict[str, Any]:
     """Per-item log-likelihoods of the four answers, and a sample of items answered freely."""
-    channels = {"model": run.store.path(model) / "model", "dataset": run.store.path(snapshot)}
+    channels = {"model": Input(model, "model/"), "dataset": Input(snapshot)}
     return run_job("score", recipe, channels, run).summary

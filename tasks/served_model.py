@@ -11,6 +11,8 @@ MLflow holds this file and ``model_config``: where the weights are and what thei
 
 import hashlib
 import os
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ with warnings.catch_warnings(record=True):
             RegistryError: the weights are not where they were registered, or are not the registered ones.
             """
             config = context.model_config
-            folder = find_weights(config["weights_uri"], config["store"])
+            folder = find_weights(config["weights_uri"], config["store"], config["files"])
             check_files(folder, config["files"])
             from transformers import AutoModelForCausalLM
             from transformers.utils import logging
@@ -87,8 +89,10 @@ with warnings.catch_warnings(record=True):
             return self._template.decode(answer[:end])
 
 
-def find_weights(uri: str, registered_store: str) -> Path:
+def find_weights(uri: str, registered_store: str, files: dict[str, str]) -> Path:
     """Folder of the weights in the store that the environment names, else in the one they were registered from.
+
+    Of a store in S3 it is the copy on this machine, downloaded where it is not there yet.
 
     Raises:
         RegistryError: neither has them.
@@ -99,12 +103,56 @@ def find_weights(uri: str, registered_store: str) -> Path:
     if store := os.environ.get("RIGHTCALL_STORE"):
         stores.insert(0, store)
     for root in stores:
-        if (folder := Path(root).expanduser().absolute() / uri).is_dir():
+        folder = mirror_of(root) / uri if root.startswith("s3://") else Path(root).expanduser().absolute() / uri
+        if folder.is_dir():
             return folder
+    for root in stores:
+        if root.startswith("s3://") and download(root, uri, files, mirror_of(root) / uri):
+            return mirror_of(root) / uri
     raise RegistryError(
         f"the weights {uri!r} of this model are in none of {stores!r}; the store was moved or cleaned: "
         "set RIGHTCALL_STORE to the folder that has them now, or run the recipe again"
     )
+
+
+def mirror_of(store: str) -> Path:
+    """Where a store in S3 keeps its copies on this machine; as tasks/s3_store.py has it."""
+    home = os.environ.get("RIGHTCALL_HOME") or Path.home() / ".cache" / "rightcall"
+    return Path(os.environ.get("RIGHTCALL_MIRROR") or Path(home) / "mirror").expanduser() / store.removeprefix("s3://")
+
+
+def download(store: str, uri: str, files: dict[str, str], target: Path) -> bool:
+    """Fetches the registered files into ``target``, which is there whole or not at all; False = S3 has none of them.
+
+    Raises:
+        RegistryError: S3 refuses, or boto3 is not installed.
+    """
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError as err:
+        raise RegistryError(f"the weights lie in {store!r}; install boto3 to load them: pip install boto3") from err
+    bucket, _, prefix = store.removeprefix("s3://").strip("/").partition("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
+    try:
+        client = boto3.client("s3", region_name=os.environ.get("AWS_REGION") or None)
+        for name in files:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(bucket, f"{prefix}/{uri}/{name}".lstrip("/"), str(work / name))
+        if not target.exists():  # another process may have been faster
+            work.rename(target)
+    except ClientError as err:
+        if err.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            return False
+        raise RegistryError(
+            f"S3 refused {store!r}: {err}; check that your AWS credentials may read this bucket"
+        ) from err
+    except BotoCoreError as err:
+        raise RegistryError(f"{store!r} could not be read: {err}; check the AWS credentials and the network") from err
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return True
 
 
 def check_files(folder: Path, expected: dict[str, str]) -> None:

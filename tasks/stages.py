@@ -11,7 +11,6 @@ ref = train_sft.run(recipe, base=base, snapshot=snapshot) # anywhere: the same s
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 import time
@@ -33,9 +32,8 @@ from rightcall.errors import RightcallError
 from rightcall.recipe import Recipe
 from tasks import retries
 from tasks.caching import StageCachePolicy, module_digest, stage_key
-from tasks.environment import store_root
-from tasks.leases import LeaseLockManager, run_logger
-from tasks.store import ArtifactRef, Kind, Store, disk_errors
+from tasks.leases import run_logger
+from tasks.store import ArtifactRef, Kind, Store, disk_errors, open_store
 
 LOGGED_VALUES = 6
 Logger = logging.Logger | logging.LoggerAdapter
@@ -100,7 +98,7 @@ class Stage:
     modules: tuple[str, ...]
     slice: Callable[[Recipe], Any]
     version: int
-    reads: Mapping[str, str]
+    reads: Mapping[str, str | tuple[str, ...]]
     fn: Callable[..., Mapping[str, Any]]
     tags: tuple[str, ...] = ()
     retries: int = retries.RETRIES
@@ -139,7 +137,7 @@ class Stage:
         """Runs the stage as a Prefect task of the current flow, or gives its cached ref."""
         if (instead := self._skipped(recipe, refs)) is not None:
             return instead
-        call = self._call(recipe, refs, Store(store_root()), label)
+        call = self._call(recipe, refs, open_store(), label)
         ran: list[str] = []
         token = _ran.set(ran)
         try:
@@ -154,8 +152,8 @@ class Stage:
         """The same without Prefect: tests, the benchmark of Prefect's overhead, a shell."""
         if (instead := self._skipped(recipe, refs)) is not None:
             return instead
-        call = self._call(recipe, refs, store or Store(store_root()), label)
-        lock, holder = LeaseLockManager(call.store.root / ".leases"), str(uuid.uuid4())
+        call = self._call(recipe, refs, store or open_store(), label)
+        lock, holder = call.store.locks(), str(uuid.uuid4())
         lock.acquire_lock(call.cache_key, holder)
         try:
             return self._execute(call, _logger())
@@ -164,7 +162,7 @@ class Stage:
 
     def key(self, recipe: Recipe, refs: Mapping[str, Any], store: Store | None = None) -> str:
         """The name of the result: equal for equal work, wherever and whenever it is done."""
-        return self._call(recipe, refs, store or Store(store_root())).key
+        return self._call(recipe, refs, store or open_store()).key
 
     def _call(self, recipe: Recipe, refs: Mapping[str, Any], store: Store, label: str | None = None) -> Call:
         ingredients = {
@@ -185,16 +183,13 @@ class Stage:
         return instead
 
     def _task_for(self, call: Call) -> Task[..., ArtifactRef]:
-        results = call.store.root / ".results"
         # Prefect alone would give a recorded ref whose files are gone or were made anew: that does not count.
-        recorded, found = _recorded(results / call.cache_key), call.store.find(self.name, call.key)
+        recorded, found = call.store.recorded_digest(call.cache_key), call.store.find(self.name, call.key)
         dangling = recorded is not None and (found is None or found.digest != recorded)
         return self.task.with_options(
             task_run_name=call.title,
-            cache_policy=StageCachePolicy(
-                isolation_level="SERIALIZABLE", lock_manager=LeaseLockManager(call.store.root / ".leases")
-            ),
-            result_storage=results,
+            cache_policy=StageCachePolicy(isolation_level="SERIALIZABLE", lock_manager=call.store.locks()),
+            result_storage=call.store.results(),
             refresh_cache=True if dangling else NotSet,
         )
 
@@ -203,6 +198,9 @@ class Stage:
         if (found := store.find(self.name, key)) is not None:
             logger.info("%s found in the store: %s", call.title, describe(store.manifest(found)))
             return found
+        if (finished := store.finish_commit(self.name, key)) is not None:
+            logger.info("%s was made and is now stored: %s", call.title, describe(store.manifest(finished)))
+            return finished
         # A killed run may have left half a result; its checkpoints, in scratch, are used.
         folder = store.workdir(self.name, key, empty=True)
         run = StageRun(self.name, key, store, folder, store.scratch(self.name, key), logger, call.label)
@@ -230,7 +228,7 @@ def stage(
     modules: tuple[str, ...],
     slice: Callable[[Recipe], Any],
     version: int = 1,
-    reads: Mapping[str, str] | None = None,
+    reads: Mapping[str, str | tuple[str, ...]] | None = None,
     tags: tuple[str, ...] = (),
     max_retries: int = retries.RETRIES,
     skip: Callable[[Recipe, Mapping[str, Any]], ArtifactRef | None] | None = None,
@@ -240,7 +238,7 @@ def stage(
     modules: roots of the code that makes the result; with what they import they enter the key.
     slice: the part of the recipe that the result depends on, as plain JSON.
     version: raise it when the body changes its result.
-    reads: input name → the part of it that is read ("model/", "sft.parquet"); changes elsewhere in it do not count.
+    reads: input name → the part or parts of it that are read ("model/", "sft.parquet"); the rest does not count.
     skip: the ref to give instead of running, None = run.
     """
 
@@ -269,16 +267,6 @@ def _digests(value: Any, digest_of: Callable[[ArtifactRef], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_digests(entry, digest_of) for entry in value]
     raise RightcallError(f"a stage takes refs and plain values, not {value!r}; commit it to the store and pass its ref")
-
-
-def _recorded(path: Path) -> str | None:
-    """Digest in Prefect's record of a result, "" in one that cannot be read, None where there is none."""
-    try:
-        return str(json.loads(json.loads(path.read_text(encoding="utf-8"))["result"])["data"]["digest"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _plain(value: Any) -> Any:

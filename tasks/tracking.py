@@ -70,16 +70,24 @@ def record_stage(recipe: Recipe, ref: ArtifactRef, parent: str, *, store: Store,
     name = f"{label or stage}-{key[:8]}"
     with mlflow_errors():
         child = _child_run(client, recipe.register_.experiment, ref.uri, name)
-        tags = client.get_run(child).data.tags
-        if tags.get(RECORDED) != ref.digest:
-            _record(client, child, recipe, ref, store)
-        if PARENT not in tags:
-            client.set_tag(child, PARENT, parent)
+        with exclusive():  # another pipeline run with the same result may be here at the same moment
+            tags = client.get_run(child).data.tags
+            if tags.get(RECORDED) != ref.digest:
+                _record(client, child, recipe, ref, store)
+            if PARENT not in tags:
+                client.set_tag(child, PARENT, parent)
         client.set_tag(parent, f"rightcall.{label or stage}", ref.uri)
         client.set_tag(parent, f"rightcall.{label or stage}.run", child)
         if ref.kind == "scores":
             _log_scores(client, parent, read_scores(store, ref, recipe.evaluation).metrics, prefix=f"{label or stage}.")
     return child
+
+
+def log_costs(run: str, sums: Mapping[str, float]) -> None:
+    """What the results of a run were billed, in all; each child has its own part from its manifest."""
+    client = connect()
+    with mlflow_errors():
+        _log_values(client, run, sums, step=0, timestamp_ms=int(time.time() * 1000))
 
 
 def end_pipeline_run(
@@ -191,7 +199,7 @@ def _record(client: MlflowClient, run: str, recipe: Recipe, ref: ArtifactRef, st
     texts = {name: str(value) for name, value in manifest.get("result", {}).items() if isinstance(value, str)}
     tags = {
         DIGEST: ref.digest,
-        "rightcall.store": str(store.root),
+        "rightcall.store": store.address,
         **{f"rightcall.{name}": text for name, text in texts.items()},
     }
     for name, text in {**tags, RECORDED: ref.digest}.items():
@@ -208,7 +216,7 @@ def _log_inputs(client: MlflowClient, run: str, inputs: Mapping[str, Any], store
             continue
         client.set_tag(run, f"rightcall.input.{name}", f"{entry['uri']} {entry['digest']}")
         if entry["kind"] == "snapshot":
-            source = json.dumps({"uri": str(store.root / entry["uri"])})
+            source = json.dumps({"uri": f"{store.address}/{entry['uri']}"})
             dataset = Dataset(entry["uri"], entry["digest"][:DATASET_DIGEST_LENGTH], "local", source)
             datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", name)]))
     if datasets:

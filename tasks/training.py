@@ -8,7 +8,7 @@ from typing import Any
 
 from rightcall.recipe import Recipe
 from tasks import sources
-from tasks.local_backend import run_job
+from tasks.jobs import Input, run_job
 from tasks.stages import StageRun, stage
 from tasks.store import ArtifactRef
 from tasks.tracking import MetricsMirror
@@ -36,7 +36,7 @@ def _dpo_slice(recipe: Recipe) -> dict[str, Any]:
 @stage(name="base", kind="model", modules=("rightcall.base",), slice=_base_slice, tags=("model",))
 def prepare_base(run: StageRun, recipe: Recipe) -> dict[str, Any]:
     """Fetches the base model and makes a plain safetensors folder of it, whatever it came as."""
-    cache = run.store.root / ".cache" / "sources"
+    cache = run.store.cache / "sources"
     source = sources.fetch(recipe.model.source, sha256=recipe.model.sha256, cache=cache)
     return run_job("base", recipe, {"model": _as_folder(source, run.scratch / "source")}, run).summary
 
@@ -64,7 +64,7 @@ def train_dpo(run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: Artif
 def _train(name: str, run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef) -> dict[str, Any]:
     # The result is as large as the model it starts from; better said now than after the last step.
     run.store.require_space(run.store.size_bytes(model, "model/"))
-    channels = {"model": run.store.path(model) / "model", "dataset": run.store.path(snapshot)}
+    channels = {"model": Input(model, "model/"), "dataset": Input(snapshot)}
 
     @cache
     def mirror() -> MetricsMirror:

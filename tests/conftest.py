@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from s3_fixture import running_s3, s3_bucket, s3_server  # noqa: F401  fixtures
+from store_roots import any_root  # noqa: F401  a fixture
 
 # Before torch or tokenizers are loaded by any test: two OpenMP threads on a busy machine are slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

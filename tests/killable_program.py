@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-root = Path(os.environ["SM_ML_ROOT"])
+root = Path(os.environ.get("SM_ML_ROOT", "/opt/ml"))
 job = json.loads((root / "input/data/job/job.json").read_text())
 settings_path = root / "input/data/dataset/settings.json"  # what the test wants to happen
 settings = json.loads(settings_path.read_text()) if settings_path.exists() else {}
@@ -73,6 +73,8 @@ for step in range(first + 1, total_steps + 1):
             "tokens_per_second": 100.0,
         }
         stream.write(json.dumps(line) + "\n")
+    if os.environ.get("RIGHTCALL_METRICS_TO_LOG") == "1":
+        say(f"RIGHTCALL_METRICS {json.dumps(line)}")
     if step % 5 == 0 or stopping:
         save(step, state)
     if stopping:

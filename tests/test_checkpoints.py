@@ -19,8 +19,7 @@ import torch
 from processes import is_running
 from training_jobs import make_job, make_root, metrics, run_job, start
 
-from rightcall import checkpoints, models, paths
-from rightcall.callbacks import cut_metrics
+from rightcall import checkpoints, metrics_log, models, paths
 from rightcall.errors import TrainingError
 from rightcall.training import STOPPED
 
@@ -79,10 +78,26 @@ def test_unfinished_checkpoints_are_deleted_and_never_resumed_from(tmp_path: Pat
     for step, complete in ((2, True), (10, True), (12, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if complete:
-            (tmp_path / f"checkpoint-{step}" / checkpoints.COMPLETE).touch()
+            checkpoints.finish(tmp_path / f"checkpoint-{step}")
     newest = checkpoints.newest(tmp_path)
     assert newest == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-12").exists()
+
+
+def test_a_checkpoint_whose_files_have_not_all_come_back_is_not_resumed_from(tmp_path: Path) -> None:
+    """As after a Spot interruption: S3 has COMPLETE of step 10 already, but not, or not all of, its optimiser."""
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"12345678")
+        checkpoints.finish(tmp_path / f"checkpoint-{step}")
+    torn = tmp_path / "checkpoint-10" / "optimizer.pt"
+    assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-10"
+    torn.write_bytes(b"1234")
+    assert not checkpoints.is_complete(torn.parent)
+    torn.unlink()
+    assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-5"
+    (tmp_path / "checkpoint-5" / checkpoints.COMPLETE).write_text('{"optimizer.pt"')  # torn itself
+    assert checkpoints.newest(tmp_path) is None
 
 
 def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -131,7 +146,7 @@ def test_the_stop_flag_saves_the_step_and_leaves_no_model(tiny_model: Path, tmp_
 def test_metrics_behind_the_checkpoint_and_torn_lines_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 6)) + '{"step": 6, "lo')
-    cut_metrics(path, 3)
+    metrics_log.cut(path, 3)
     assert path.read_text() == "".join(json.dumps({"step": step}) + "\n" for step in range(1, 4))
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ingest_examples import base_in, ingest_recipe, quarantined, snapshot_of, write_lines
-from tiny import tiny_choice_rows, tiny_preference_rows, tiny_sft_rows, write_tiny_sources
+from ingest_examples import TEMPLATE, base_in, ingest_recipe, quarantined, snapshot_of, write_lines
+from tiny import build_tiny_tokenizer, tiny_choice_rows, tiny_preference_rows, tiny_sft_rows, write_tiny_sources
 
+from rightcall.chat import ChatTemplate
+from rightcall.chat_folder import FILES as CHAT_FILES
 from rightcall.errors import DataError
 from rightcall.rows import read_snapshot
 from tasks.ingestion import ingest_snapshot
@@ -195,6 +197,31 @@ def test_the_stage_is_found_again_after_its_sources_moved_and_not_after_they_cha
     assert ingest_snapshot.run(ingest_recipe(moved), store=store, base=base) != first
 
 
+def test_rows_depend_on_a_models_tokenizer_template_and_window_and_not_on_its_weights(tmp_path: Path) -> None:
+    store, recipe = Store(tmp_path / "store"), ingest_recipe(write_tiny_sources(tmp_path / "sources"))
+
+    def key_of(name: str, **files: str) -> str:
+        work = store.workdir("sft", name)
+        build_tiny_tokenizer(work / "model")
+        for file, content in files.items():
+            (work / "model" / file.replace("__", ".")).write_text(content)
+        return ingest_snapshot.key(recipe, {"base": store.commit("sft", name, "model", work, {"result": {}})}, store)
+
+    first = key_of("first", model__safetensors="weights")
+    assert key_of("second", model__safetensors="other weights", spectrum__json="{}") == first
+    for file in ("tokenizer__json", "chat_template__jinja", "config__json", "generation_config__json"):
+        assert key_of(file.partition("__")[0], model__safetensors="weights", **{file: "{}"}) != first, file
+
+
+def test_a_chat_is_the_same_with_nothing_but_the_files_that_count(tmp_path: Path, tiny_model: Path) -> None:
+    for name in set(CHAT_FILES) & {path.name for path in tiny_model.iterdir()}:
+        shutil.copyfile(tiny_model / name, tmp_path / name)
+    whole, bare = (ChatTemplate.load(folder, TEMPLATE) for folder in (tiny_model, tmp_path))
+    assert (whole.max_length, whole.eos_ids, whole.pad_id) == (bare.max_length, bare.eos_ids, bare.pad_id)
+    messages = tiny_sft_rows(1)[0]["messages"]
+    assert whole.encode_prompt(messages, []) == bare.encode_prompt(messages, [])
+
+
 def test_training_settings_that_do_not_touch_rows_are_not_in_the_key(tmp_path: Path) -> None:
     paths = write_tiny_sources(tmp_path / "sources")
     recipe = ingest_recipe(paths)
@@ -268,5 +295,5 @@ def test_only_pairs_with_the_asked_rejected_kinds_are_sampled(tmp_path: Path) ->
     write_lines(paths["preference"], tiny_preference_rows(64))
     _, checks = snapshot_of(ingest_recipe(paths, rejected_kinds=["tool_call", "cannot_answer"]), tmp_path)
     assert {name.split("/")[1] for name in checks["classes_in_detail"]["preference"]} == {"tool_call", "cannot_answer"}
-    with pytest.raises(DataError, match=r"no pair's rejected side is one of data.rejected_kinds \['wrong_moon'\]"):
-        snapshot_of(ingest_recipe(paths, rejected_kinds=["wrong_moon"]), tmp_path, "none")
+    with pytest.raises(DataError, match=r"no pair's rejected side is one of data.rejected_kinds \['wrong_type'\]"):
+        snapshot_of(ingest_recipe(paths, rejected_kinds=["wrong_type"]), tmp_path, "none")

@@ -273,10 +273,18 @@ def test_what_sagemaker_needs_is_asked_for_before_anything_runs() -> None:
     with pytest.raises(
         RecipeError, match=r"(?s)compute\.sagemaker\.instance_type.*compute\.sagemaker\.max_wait_minutes"
     ) as caught:
-        load_recipe(None, ["compute.backend=sagemaker", "compute.sagemaker.spot=true"])
+        missing = "compute.sagemaker.instance_type=null"
+        load_recipe(None, ["compute.backend=sagemaker", missing, "compute.sagemaker.spot=true"])
     assert "name one" in str(caught.value)
 
 
 def test_a_secret_in_a_jobs_environment_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"compute\.sagemaker\.environment\.HF_TOKEN"):
         load_recipe(None, ['compute.sagemaker.environment={"HF_TOKEN": "abc"}'])
+
+
+def test_a_misspelt_rejected_kind_is_named_even_among_right_ones() -> None:
+    text = complaint("data.rejected_kinds=[tool_call, wrong_tol, moon]")
+    assert "data.rejected_kinds: 'wrong_tol' is no kind of rejected answer; did you mean 'wrong_tool'?" in text
+    assert "data.rejected_kinds: 'moon' is no kind of rejected answer; allowed: cannot_answer, direct, hall" in text
+    load_recipe(None, ["data.rejected_kinds=[wrong_tool, invented_argument, direct]"])

@@ -246,6 +246,15 @@ def test_two_processes_at_once_make_one_version_in_a_new_database(workshop: Work
     assert first["version"] == 1
 
 
+def test_runs_that_end_together_with_the_same_result_record_it_once(workshop: Workshop) -> None:
+    recipe = load_recipe(None, [*POLICY, "register.experiment=together"])
+    model = workshop.candidate(recipe, "together", right=50)["model"]
+    parents = [tracking.start_pipeline_run(recipe) for _ in range(6)]
+    with ThreadPoolExecutor(len(parents)) as pool:
+        children = pool.map(lambda parent: tracking.record_stage(recipe, model, parent, store=workshop.store), parents)
+        assert len(set(children)) == 1
+
+
 def test_an_mlflow_that_does_not_answer_is_a_clear_error_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))

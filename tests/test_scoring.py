@@ -1,12 +1,10 @@
-"""Scoring: trees give the numbers of plain scoring, the prompts are NVIDIA's, and a killed job goes on."""
+"""Scoring: trees give the numbers of plain scoring, and the prompts are NVIDIA's."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,32 +14,22 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from scoring_examples import IP_ROW, SETTINGS
 from tiny import tiny_choice_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, MistralConfig, Qwen3Config
 
-from rightcall import scoring, tree_attention
+from rightcall import tree_attention
 from rightcall.chat import ChatTemplate
-from rightcall.errors import DataError, ScoringError
+from rightcall.errors import ScoringError
 from rightcall.likelihood import Scorer
 from rightcall.metrics import CLASSES
 from rightcall.multiple_choice import Plan, is_near_tie
-from rightcall.paths import load_job
 from rightcall.prefix_tree import PrefixTree, group
 from rightcall.questions import answer_message, encode_pair, read_questions
 from rightcall.recipe import EvaluationSection
-from rightcall.recipe_loading import load_recipe
-from rightcall.rows import write_rows
 from rightcall.scoring import score_choices
 from rightcall.when2call_prompts import prompt_and_answers
 
-SETTINGS: dict[str, Any] = {
-    "prompt": "chat",
-    "dtype": "float32",
-    "max_tree_tokens": 2_000,
-    "generation_items": 4,
-    "max_new_tokens": 4,
-    "bootstrap_samples": 200,
-}
 # Deep enough to branch everywhere, small enough to repeat itself
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=7), min_size=1, max_size=9)
 
@@ -234,29 +222,6 @@ OFFICIAL = {
     "when2call-qwen2_5": "5b801cfde95a32550e11e167bfe6d05dec74477cdf29a87f15f89ed633180efd",
     "when2call-llama3_2": "e6f00dc05a1fec97cb06a3eee99cd3d2fc06895236feb41599750b7b823a49dd",
 }
-LOCATE = {
-    "name": "locate_ip",
-    "description": "Where an IP is.\n",
-    "parameters": {
-        "type": "dict",
-        "required": ["ip"],
-        "properties": {"ip": {"type": "string"}, "brief": {"type": "boolean"}},
-    },
-}
-CALL = {"name": "locate_ip", "arguments": {"ip": "8.8.8.8", "brief": True, "limits": [1, "two"]}}
-IP_ROW: dict[str, Any] = {
-    "id": "ip",
-    "question": "Where is 8.8.8.8? ",
-    "tools": [],
-    "raw_tools": [json.dumps(LOCATE), '{"name": "pîng", "parameters": {}}'],
-    "answers": {
-        "direct": "In California.",
-        "tool_call": json.dumps(CALL),
-        "request_for_info": "Which address?",
-        "cannot_answer": "Sorry, I cannot.",
-    },
-    "correct_answer": "tool_call",
-}
 
 
 @pytest.mark.parametrize("style", OFFICIAL)
@@ -316,130 +281,3 @@ def test_no_items_and_repeated_ids_are_errors(template: ChatTemplate) -> None:
         read_questions(template, [], "chat")
     with pytest.raises(ScoringError, match=r"1 ids occur more than once, e.g. \['ip'\]"):
         read_questions(template, [IP_ROW, IP_ROW], "when2call")
-
-
-# The stage
-
-
-def make_job(root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
-    recipe = load_recipe(None).model_dump(mode="json", by_alias=True)
-    recipe["evaluation"] |= SETTINGS | changes
-    recipe["model"]["chat_template"] = "chatml-tools"
-    channels = root / "input/data"
-    for name in ("job", "dataset"):
-        (channels / name).mkdir(parents=True)
-    (channels / "job/job.json").write_text(json.dumps({"stage": "score", "recipe": recipe}))
-    (channels / "model").symlink_to(tiny_model)
-    write_rows(channels / "dataset", "choice", tiny_choice_rows(12))
-    monkeypatch.setenv("SM_ML_ROOT", str(root))
-    return load_job()
-
-
-RESULTS = ("items.jsonl", "generations.jsonl", "scores.json")
-
-
-def results(job: Any) -> dict[str, str]:
-    return {name: (job.output / name).read_text() for name in RESULTS}
-
-
-def test_the_stage_writes_items_generations_and_scores(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = make_job(tmp_path, tiny_model, monkeypatch)
-    scoring.run(job)
-    items = [json.loads(line) for line in (job.output / "items.jsonl").read_text().splitlines()]
-    scores = json.loads((job.output / "scores.json").read_text())
-    assert [item["id"] for item in items] == [row["id"] for row in tiny_choice_rows(12)]
-    assert scores["n"] == 12
-    assert {"acc", "acc_norm", "macro_f1", "recall_direct", "gen_right_behaviour"} <= set(scores["metrics"])
-    assert set(scores["metrics"]["acc_norm"]) == {"value", "n", "low", "high"}
-    assert sum(sum(row.values()) for row in scores["confusion"].values()) == 12
-    assert scores["baseline_rule"]["metrics"]["acc_norm"]["n"] == 12
-    assert 0 < scores["tokens_forward"] < scores["tokens_naive"]
-    assert len((job.output / "generations.jsonl").read_text().splitlines()) == 4
-    progress = [json.loads(line) for line in (job.output / "metrics.jsonl").read_text().splitlines()]
-    assert progress[-1]["step"] == progress[-1]["total_steps"] == 12
-    assert progress[-1]["eta_seconds"] == 0
-    assert json.loads((job.output / "summary.json").read_text())["seconds"] > 0
-    assert not (job.output / "items.partial.jsonl").exists()
-
-
-def test_a_stopped_stage_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small = {"max_tree_tokens": 400, "dtype": "bfloat16"}
-    undisturbed = make_job(tmp_path / "a", tiny_model, monkeypatch, **small)
-    scoring.run(undisturbed)
-    job = make_job(tmp_path / "b", tiny_model, monkeypatch, **small)
-    scored: list[Sequence[int]] = []
-    original = Plan.score
-
-    def score_then_ask_to_stop(plan: Plan, chunk: Sequence[int]) -> Any:
-        scored.append(chunk)
-        if len(scored) == 2:
-            job.stop_flag.write_text("")
-        return original(plan, chunk)
-
-    monkeypatch.setattr(Plan, "score", score_then_ask_to_stop)
-    with pytest.raises(SystemExit, match="143"):
-        scoring.run(job)
-    assert not (job.output / "items.jsonl").exists()
-    job.stop_flag.unlink()
-    with (job.output / "items.partial.jsonl").open("a") as partial:
-        partial.write('{"plan": "cut off by a ki')
-    scoring.run(job)
-    progress = [json.loads(line) for line in (undisturbed.output / "metrics.jsonl").read_text().splitlines()]
-    assert len(scored) == len(progress) > 3
-    assert results(job) == results(undisturbed)
-
-
-def test_trees_of_another_evaluation_set_are_not_taken_over(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = make_job(tmp_path / "a", tiny_model, monkeypatch)
-    line = {"plan": "of other rows", "tree": 0, "tokens": 1, "items": []}
-    (job.output / "items.partial.jsonl").write_text(json.dumps(line) + "\n")
-    scoring.run(job)
-    assert len((job.output / "items.jsonl").read_text().splitlines()) == 12
-
-
-def test_a_suite_file_is_scored_like_the_same_rows_in_a_snapshot(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    snapshot = make_job(tmp_path / "a", tiny_model, monkeypatch)
-    suite = make_job(tmp_path / "b", tiny_model, monkeypatch)
-    (suite.channel("dataset") / "choice.parquet").unlink()
-    lines = "".join(json.dumps(row) + "\n" for row in tiny_choice_rows(12))
-    with gzip.open(suite.channel("dataset") / "suite.jsonl.gz", "wt") as file:
-        file.write(lines)
-    scoring.run(snapshot)
-    scoring.run(suite)
-    assert results(snapshot) == results(suite)
-
-
-def test_a_suite_keeps_the_text_of_its_tools_for_nvidias_prompts(tmp_path: Path) -> None:
-    record = {name: value for name, value in IP_ROW.items() if name not in ("id", "raw_tools", "tools")}
-    (tmp_path / "suite.jsonl").write_text(json.dumps(record | {"uuid": "u", "tools": IP_ROW["raw_tools"][:1]}) + "\n")
-    row = scoring.read_items(tmp_path)[0]
-    assert row["raw_tools"] == IP_ROW["raw_tools"][:1]
-    assert row["tools"][0]["function"]["parameters"]["type"] == "object"
-
-
-def test_bad_suites_and_models_are_clear_errors(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(ScoringError, match=r"neither choice.parquet nor a .jsonl"):
-        scoring.read_items(tmp_path)
-    (tmp_path / "suite.jsonl").write_bytes(b'{"question": "caf\xe9"}\n')
-    with pytest.raises(DataError, match=r"not_utf8.*line 1 of 'suite.jsonl'"):
-        scoring.read_items(tmp_path)
-    with pytest.raises(ScoringError, match="holds no model"):
-        scoring.model_folder(tmp_path)
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_model, broken)
-    (broken / "model.safetensors").unlink()
-    with pytest.raises(ScoringError, match=r"cannot be loaded.*model.safetensors"):
-        scoring.load_model(scoring.model_folder(broken))
-
-
-def test_a_stages_folder_in_the_store_is_a_model_channel_too(tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "model").symlink_to(tiny_model)
-    assert scoring.model_folder(tmp_path) == tmp_path / "model"

@@ -13,20 +13,21 @@ import pytest
 from prefect import flow
 from prefect_fixture import prefect_server  # noqa: F401
 from stage_examples import make_first, make_second, ran, small_recipe
+from store_roots import lies_in
 
 from rightcall.errors import BackendError, DataError, RightcallError, SourceError, StoreError
 from rightcall.recipe import Recipe
 from tasks.retries import is_transient
 from tasks.stages import StageRun, describe, stage
-from tasks.store import ArtifactRef, Store
+from tasks.store import ArtifactRef, Store, open_store
 from tasks.training import train_dpo, train_sft
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("RIGHTCALL_STORE", str(tmp_path / "store"))
+def store(any_root: str) -> Store:
+    """One in a folder, one in S3."""
     ran.clear()
-    return Store(tmp_path / "store")
+    return open_store(any_root)
 
 
 @stage(name="fragile", kind="model", modules=("rightcall.metrics",), slice=lambda recipe: None)
@@ -95,7 +96,7 @@ def test_a_failed_stage_leaves_its_scratch_and_nothing_in_the_store(store: Store
     assert (store.path(ref) / "weights").read_text() == "step 5"
     assert not (store.path(ref) / "half").exists()
     assert list((store.root / ".work/fragile").iterdir()) == []
-    assert list((store.root / ".leases").glob("*.lease")) == []
+    assert [path for path in lies_in(store, ".leases/") if path.endswith(".lease")] == []
 
 
 def test_zero_steps_give_the_input_model(store: Store) -> None:

@@ -1,23 +1,29 @@
-"""The store: a result is there whole or not at all, moves with its folder, and says when it was changed."""
+"""The store: a result is there whole or not at all, and says when it was changed; the same in a folder and in S3."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from store_roots import lies_in, overwrite, remove
 
 from rightcall.errors import StoreError
-from tasks.store import ArtifactRef, Store, digest_files, disk_errors
+from tasks.manifests import digest_files
+from tasks.s3_store import S3Store
+from tasks.store import ArtifactRef, Store, disk_errors, open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(any_root: str) -> Store:
+    """One in a folder, one in S3: every test that takes it holds for both."""
+    return open_store(any_root)
 
 
 def put(store: Store, key: str = "k1", **files: str) -> ArtifactRef:
@@ -35,6 +41,24 @@ def test_a_committed_result_is_found_and_holds_its_files(store: Store) -> None:
     assert (store.path(ref) / "model/weights").read_text() == "w"
     assert store.manifest(ref)["result"] == {"rows": 1}
     store.verify(ref)
+
+
+def test_the_layout_and_the_manifest_are_the_same_in_both(store: Store) -> None:
+    ref = put(store)
+    assert lies_in(store) == ["sft/k1/manifest.json", "sft/k1/model/weights", "sft/k1/output/metrics.jsonl"]
+    manifest = store.manifest(ref)
+    assert list(manifest) == ["stage", "key", "kind", "digest", "result", "files"]
+    assert ref == ArtifactRef(uri="sft/k1", digest=digest_files({"model/weights": sha256("w")}), kind="model")
+    assert manifest["files"] == {
+        "model/weights": {"sha256": sha256("w"), "size_bytes": 1},
+        "output/metrics.jsonl": {"sha256": sha256("{}"), "size_bytes": 2},
+    }
+    text = (store.path(ref) / "manifest.json").read_text()
+    assert text == json.dumps(manifest, indent=1) + "\n"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_nothing_is_found_before_the_commit(store: Store) -> None:
@@ -65,32 +89,45 @@ def test_a_part_of_a_result_has_its_own_digest(store: Store) -> None:
         store.digest(first, "choice.parquet")
 
 
-def test_a_moved_store_still_has_its_results(store: Store, tmp_path: Path) -> None:
+def test_a_moved_store_still_has_its_results(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
     ref = put(store)
     store.root.rename(tmp_path / "elsewhere")
     Store(tmp_path / "elsewhere").verify(ref)
 
 
-@pytest.mark.parametrize("damage", ["remove", "truncate", "manifest"])
+@pytest.mark.parametrize("damage", ["remove", "truncate", "manifest", "no manifest"])
 def test_a_damaged_result_is_not_found_and_is_made_again(store: Store, damage: str) -> None:
     ref = put(store)
-    folder = store.path(ref)
     if damage == "remove":
-        (folder / "model/weights").unlink()
+        remove(store, "sft/k1/model/weights")
     elif damage == "truncate":
-        (folder / "model/weights").write_text("")
+        overwrite(store, "sft/k1/model/weights", "")
+    elif damage == "manifest":
+        overwrite(store, "sft/k1/manifest.json", "{")
     else:
-        (folder / "manifest.json").write_text("{")
+        remove(store, "sft/k1/manifest.json")
     assert store.find("sft", "k1") is None
+    assert store.refs("sft") == []
+    assert store.finish_commit("sft", "k1") is None
     with pytest.raises(StoreError, match=r"'sft/k1' is not in the store .* run the flow"):
         store.path(ref)
     assert put(store) == ref
     store.verify(ref)
+    assert (store.path(ref) / "model/weights").read_text() == "w"
+
+
+def test_what_a_damaged_result_held_besides_is_gone_when_it_is_made_again(store: Store) -> None:
+    """A job reads the whole prefix as its channel: a shard too many would be loaded."""
+    put(store, "k1", model__one="1", model__two="2")
+    remove(store, "sft/k1/manifest.json")
+    put(store, "k1", model__one="1")
+    assert lies_in(store, "sft/k1/") == ["manifest.json", "model/one"]
 
 
 def test_a_changed_byte_is_found_by_verify(store: Store) -> None:
     ref = put(store)
-    (store.path(ref) / "model/weights").write_text("x")
+    overwrite(store, "sft/k1/model/weights", "x")
     with pytest.raises(StoreError, match=r"was changed after it was made: \['model/weights'\]"):
         store.verify(ref)
 
@@ -115,6 +152,21 @@ def test_a_link_is_refused_because_it_would_dangle(store: Store, tmp_path: Path)
     assert store.find("sft", "k1") is None
 
 
+def test_results_of_a_stage_come_newest_first(store: Store) -> None:
+    first, second, third = (put(store, key) for key in ("k2", "k1", "k3"))
+    if not isinstance(store, S3Store):  # S3 counts in seconds
+        for age, key in enumerate(("k3", "k1", "k2")):
+            os.utime(store.root / f"sft/{key}/manifest.json", (1e9 - age, 1e9 - age))
+        assert store.refs("sft") == [third, second, first]
+    assert {ref.uri for ref in store.refs("sft")} == {"sft/k1", "sft/k2", "sft/k3"}
+    assert store.refs("dpo") == []
+
+
+def test_a_part_has_its_size(store: Store) -> None:
+    ref = put(store, "k1", model__a="12", model__b="345", log="x")
+    assert (store.size_bytes(ref), store.size_bytes(ref, "model/")) == (6, 5)
+
+
 def test_a_result_is_named_by_the_beginning_of_its_key(store: Store) -> None:
     first, second = put(store, "aa11"), put(store, "ab22")
     assert store.resolve("sft/aa") == first
@@ -132,8 +184,6 @@ def test_a_ref_cannot_lead_out_of_the_store(store: Store, uri: str) -> None:
 
 def test_a_digest_is_the_hash_of_sorted_path_hash_pairs() -> None:
     """sha256 of '{"a": "1", "b": "2"}', timings left out."""
-    import hashlib
-
     expected = hashlib.sha256(b'{"a": "1", "b": "2"}').hexdigest()
     assert digest_files({"b": "2", "a": "1", "output/summary.json": "3"}) == expected
 
@@ -141,6 +191,18 @@ def test_a_digest_is_the_hash_of_sorted_path_hash_pairs() -> None:
 def test_too_little_space_is_said_before_the_work(store: Store) -> None:
     with pytest.raises(StoreError, match=r"bytes are free, 1,000,000,000,000,000 bytes needed"):
         store.require_space(10**15)
+
+
+def test_a_folder_has_no_url_and_says_what_has(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises(StoreError, match=r"store'? is a folder.*--store s3://bucket/prefix.*'sft/k1'"):
+        store.url(put(store), "model/")
+
+
+@pytest.mark.parametrize("text", ["s3://", "s3:///x", "s3://B_d/x", "s3://bucket/../x", "s3://bucket/a//b"])
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(StoreError, match=r"is no address in S3; write s3://bucket/prefix"):
+        open_store(text)
 
 
 def test_a_store_that_cannot_be_made_says_which_variable_to_set(tmp_path: Path) -> None:

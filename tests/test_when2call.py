@@ -71,8 +71,23 @@ def test_mcq_and_llm_judge_items_keep_their_uuid_and_four_answers(extra: dict) -
     }
     row = rows.to_canonical(record, "choice", "w2c", 1)
     assert (row["id"], row["answers"], row["correct_answer"]) == ("u1", answers, "tool_call")
-    assert set(row) == set(rows.COLUMNS["choice"])
+    assert set(row) == {*rows.COLUMNS["choice"], "raw_tools"}
+    assert row["raw_tools"] == [TOOL]
     assert list(row["answers"]) == list(rows.BEHAVIOURS)
+
+
+def test_the_text_of_tools_is_kept_only_where_the_canonical_form_would_change_it() -> None:
+    canonical = {"name": "find_bus", "description": "Sök", "parameters": {"type": "object", "properties": {}}}
+    answers = dict.fromkeys(rows.BEHAVIOURS, "x")
+    item = {"question": "Bus?", "answers": answers, "correct_answer": "direct"}
+    for tools in ([canonical], [json.dumps(canonical, ensure_ascii=False)], [], None):
+        assert "raw_tools" not in rows.to_canonical(item | {"tools": tools}, "choice", "w2c", 1), tools
+    spaced = json.dumps(canonical, indent=1)
+    row = rows.to_canonical(item | {"tools": [spaced]}, "choice", "w2c", 1)
+    assert row["raw_tools"] == [spaced]
+    assert rows.to_canonical(row, "choice", "w2c", 1)["raw_tools"] == [spaced]
+    sft = {"tools": [spaced], "messages": [QUESTION, CALLED]}
+    assert "raw_tools" not in rows.to_canonical(sft, "sft", "w2c", 1)
 
 
 def test_text_around_the_call_stays_as_content_and_a_lone_call_is_a_list_of_one() -> None:

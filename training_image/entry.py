@@ -1,51 +1,54 @@
-"""The container's first process: starts train.py, turns SIGTERM into a checkpoint, and explains every death.
+"""The container's first process: starts the training processes, turns SIGTERM into a checkpoint, explains every death.
+
+    one process     python train.py
+    several         python -m torch.distributed.run … train.py, the same on every host (rightcall/launch.py)
+
+On every host of a job it runs by itself, with that host's resourceconfig.json. The hosts meet at the first one's name,
+which must resolve, as algo-1 does on SageMaker; elsewhere RIGHTCALL_MASTER_ADDR (and RIGHTCALL_MASTER_PORT) say where.
+A stop asked of one host stops all: the processes tell each other after every step.
+
+RIGHTCALL_SECRET_<NAME>, the ARN of a secret, is resolved here; the values go to the training processes only.
 
 Exit codes: 0 the model is written · 1 failed, `output/failure` says why · 143 stopped on request after a checkpoint.
 """
 
 from __future__ import annotations
 
-import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this folder travels alone, uninstalled
 
-from rightcall import paths
+from rightcall import failures, launch, paths
 from rightcall.errors import BackendError
+from rightcall.launch import Launch
+from rightcall.parents import die_with_parent
 
 HERE = Path(__file__).resolve().parent
 STOPPED = 128 + signal.SIGTERM
 GRACE_SECONDS = 110  # SageMaker kills a container 120 seconds after SIGTERM
-PR_SET_PDEATHSIG = 1
 
 
-def command(resources: dict[str, object]) -> list[str]:
-    """The command line of the training processes on this host.  Raises: BackendError for more than one host."""
-    hosts = resources["hosts"]
-    if not isinstance(hosts, list) or len(hosts) != 1:
-        raise BackendError(f"this version trains on one host, resourceconfig.json names {hosts!r}; use one instance")
-    return [sys.executable, "-u", str(HERE / "train.py")]
+def description(where: paths.Folders) -> dict[str, Any]:
+    """job.json; empty where it cannot be read, which the training process then explains."""
+    try:
+        content = json.loads((where.channel("job") / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def die_with_parent() -> Callable[[], None]:
-    """A preexec_fn: the kernel kills the child when this process ends in any way, kill -9 included."""
-    if sys.platform != "linux":
-        return lambda: None
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: nothing may be imported after it
-    parent = os.getpid()
+def secrets() -> dict[str, str]:
+    """Values of the secrets that the job names.  Raises: BackendError when one cannot be had."""
+    from secrets_from_aws import fetch_secrets
 
-    def bind() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return bind
+    return fetch_secrets(os.environ)
 
 
 def wait_for(child: int) -> int:
@@ -62,7 +65,12 @@ def write_failure(where: paths.Folders, text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def explain(status: int) -> str:
+def explain(status: int, *, torchrun: bool = False) -> str:
+    if status >= 0 and torchrun:
+        return (
+            f"BackendError: torchrun ended with status {status} before a training process began; see its log: "
+            "every host must reach the first one by its name"
+        )
     if status >= 0:
         return f"BackendError: the training process ended with status {status} and left no reason; see its log"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else "unknown"
@@ -73,25 +81,36 @@ def explain(status: int) -> str:
     return f"BackendError: {what}; {hint}; a rerun resumes from the last checkpoint"
 
 
+def clean(where: paths.Folders) -> None:
+    """What an earlier attempt has left."""
+    for stale in (where.failure, where.stop_flag, where.stop_flag.with_name(launch.STOPPED_FILE)):
+        stale.unlink(missing_ok=True)
+    failures.clear(where)
+    where.stop_flag.parent.mkdir(parents=True, exist_ok=True)
+
+
+def prepare(where: paths.Folders) -> Launch | None:
+    """What to start on this host.  Raises: BackendError."""
+    resources = paths.resource_config(where)
+    start = launch.plan(resources, description(where), launch.gpu_count(os.environ), os.environ, HERE / "train.py")
+    if start:
+        start.environment.update(secrets(), RIGHTCALL_HOST=str(resources["current_host"]))
+    return start
+
+
 def main() -> int:
     where = paths.folders()
-    for stale in (where.failure, where.stop_flag):
-        stale.unlink(missing_ok=True)
-    where.stop_flag.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        argv = command(paths.resource_config(where))
-    except BackendError as err:
-        write_failure(where, f"BackendError: {err}")
-        return 1
+    clean(where)
     child = 0
     asked_to_stop = False
+    start: Launch | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal asked_to_stop
         asked_to_stop = True
         where.stop_flag.touch()
         signal.alarm(GRACE_SECONDS)
-        if child:
+        if child and start and not start.torchrun:
             os.kill(child, signal.SIGUSR1)  # stages without checkpoints end at once, the others look at the flag
 
     def too_slow(number: int, frame: FrameType | None) -> None:
@@ -101,15 +120,32 @@ def main() -> int:
     signal.signal(signal.SIGALRM, too_slow)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    try:
+        start = prepare(where)
+    except BackendError as err:
+        write_failure(where, f"BackendError: {err}")
+        return 1
+    if start is None:
+        sys.stdout.write("nothing to do on this host: the first one works alone in this stage\n")
+        return 0
     # A session of its own: the terminal's Ctrl-C and a killpg reach this process, which then stops the child in order.
-    child = subprocess.Popen(argv, preexec_fn=die_with_parent(), start_new_session=True).pid  # noqa: PLW1509 (no threads)
-    if asked_to_stop:  # between the handler's installation and the child's start
+    child = subprocess.Popen(
+        start.argv, env=os.environ | start.environment, start_new_session=True,
+        preexec_fn=die_with_parent(parent=os.getpid()),  # noqa: PLW1509 (no threads)
+    ).pid  # fmt: skip
+    if asked_to_stop and not start.torchrun:  # between the handler's installation and the child's start
         os.kill(child, signal.SIGUSR1)
-    status = wait_for(child)
-    if status == 0 or (asked_to_stop and status in (STOPPED, -signal.SIGKILL, -signal.SIGUSR1)):
-        return 0 if status == 0 else STOPPED
+    return outcome(where, wait_for(child), asked_to_stop, torchrun=start.torchrun)
+
+
+def outcome(where: paths.Folders, status: int, asked_to_stop: bool, *, torchrun: bool) -> int:
+    """The exit code, and the failure file where there must be one."""
+    if status == 0:
+        return STOPPED if where.stop_flag.with_name(launch.STOPPED_FILE).exists() else 0
+    if asked_to_stop and status in (STOPPED, -signal.SIGKILL, -signal.SIGUSR1):
+        return STOPPED
     if not where.failure.exists():
-        write_failure(where, explain(status))
+        write_failure(where, failures.collect(where) or explain(status, torchrun=torchrun))
     return 1
 
 

@@ -1,4 +1,8 @@
-"""One training process: reads the job, runs its stage, and writes the failure file when that raises."""
+"""One training process: reads the job, runs its stage, and says why when that raises.
+
+Under torchrun (RANK is set) it is one of several: it dies with torchrun, and a stop on request ends with status 0 and a
+mark, since torchrun takes anything else for a failure and kills the others.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,16 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this folder travels alone, uninstalled
 
-from rightcall import paths
+from rightcall import failures, launch, paths
+from rightcall.parents import die_with_parent
 
 STAGES = {"base": "rightcall.base", "sft": "rightcall.sft", "dpo": "rightcall.dpo", "score": "rightcall.scoring"}
-RESUMABLE = ("sft", "dpo")
+RESUMABLE = ("sft", "dpo", "score")
+STOPPED = 143
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # the model is in a channel: nothing is ever downloaded here
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -31,22 +36,22 @@ ENVIRONMENT = {
 def prepare_process(stage: str, threads: int | None) -> None:
     """Settings that must stand before torch and transformers are imported."""
     os.environ.update(ENVIRONMENT)
-    os.environ["OMP_NUM_THREADS"] = str(threads or os.cpu_count() or 1)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // sharing))
     if "RANK" not in os.environ:  # one process trains on one GPU
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     if stage in RESUMABLE:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the stop flag is looked at after every step
 
 
-def failure_text(err: BaseException) -> str:
-    """The error first (SageMaker shows 1,024 characters), then the innermost frames."""
-    frames = "".join(traceback.format_tb(err.__traceback__)[-6:])
-    return f"{type(err).__name__}: {err}\n\n{frames}"
-
-
 def main() -> int:
     faulthandler.enable()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    one_of_many = "RANK" in os.environ
+    if one_of_many:
+        die_with_parent()()
+        failures.begin(paths.folders())
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     for name in ("httpx", "datasets", "filelock", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
     where = paths.folders()
@@ -54,13 +59,24 @@ def main() -> int:
         job = paths.load_job()
         prepare_process(job.stage, job.recipe.compute.threads)
         importlib.import_module(STAGES[job.stage]).run(job)
+    except SystemExit as end:
+        if not one_of_many or end.code != STOPPED:
+            raise
+        where.stop_flag.with_name(launch.STOPPED_FILE).touch()
     except Exception as err:  # the one boundary where every error ends: as text in the failure file
         logging.getLogger("rightcall").exception("the stage failed")
-        where.failure.parent.mkdir(parents=True, exist_ok=True)
-        where.failure.write_text(failure_text(err), encoding="utf-8")
+        failures.report(err, where)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if "RANK" in os.environ:
+        # Everything is written. DeepSpeed's hooks and gloo's threads may crash or hang while the interpreter is taken
+        # apart (seen with ZeRO-3 on a CPU), and torchrun would call that a failure.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

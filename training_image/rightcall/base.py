@@ -147,7 +147,7 @@ def convert_tokenizer(path: Path, target: Path, max_length: int) -> None:
 
 
 def write_summary(job: Job) -> None:
-    """summary.json of this stage: the size of the model."""
+    """summary.json of this stage: the size of the model, which says what training it will cost."""
     from safetensors import safe_open
 
     parameters = 0
@@ -159,7 +159,9 @@ def write_summary(job: Job) -> None:
                 for length in shape:
                     size *= length
                 parameters += size
-    _write_json(job.output / "summary.json", {"stage": "base", "total_parameters": parameters, "warnings": []})
+    layers = _json(job.model / "config.json").get("num_hidden_layers")
+    sizes = {"total_parameters": parameters, **({"layers": layers} if layers else {})}
+    _write_json(job.output / "summary.json", {"stage": "base", **sizes, "warnings": []})
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import resource
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
+from rightcall import distributed, metrics_log
 from rightcall.errors import TrainingError
 from rightcall.health import Health
 
@@ -24,23 +23,6 @@ FIELDS = {
     "rewards/rejected": "rejected_reward", "logps/chosen": "chosen_logprob", "logps/rejected": "rejected_logprob",
     "length_drift": "length_drift",
 }  # fmt: skip
-
-
-def cut_metrics(path: Path, step: int) -> None:
-    """Drops the lines behind `step`, which a resumed run writes again, and a line that a kill has torn."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            written = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError):
-            continue
-        if written <= step:
-            kept.append(line + b"\n")
-    temporary = path.with_suffix(".cut")
-    temporary.write_bytes(b"".join(kept))
-    os.replace(temporary, path)
 
 
 def memory_bytes() -> int:
@@ -67,7 +49,7 @@ class Metrics(TrainerCallback):
         self._tick = time.monotonic()
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            cut_metrics(self.path, state.global_step)
+            metrics_log.cut(self.path, state.global_step)
 
     def on_log(
         self,
@@ -93,12 +75,13 @@ class Metrics(TrainerCallback):
         if self.health:
             self.health.see(values)
             self.progress["health"] = self.health.state()
-        if state.is_world_process_zero and (
-            state.global_step % self.every == 0 or state.global_step >= state.max_steps
-        ):
-            self._write(state, logs["learning_rate"])
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            line = self._line(state, logs["learning_rate"], int(logs.get("memory_bytes", 0)) or memory_bytes())
+            if state.is_world_process_zero:
+                metrics_log.append(self.path, line)
 
-    def _write(self, state: TrainerState, learning_rate: float) -> None:
+    def _line(self, state: TrainerState, learning_rate: float, memory: int) -> dict[str, Any]:
+        """The line of the steps since the last one; the counts go on from it."""
         done, window = self.progress, self.progress["window"]
         step, total = state.global_step, state.max_steps
         tokens, seconds = done["tokens"] - done["tokens_written"], done["seconds"] - done["seconds_written"]
@@ -108,14 +91,13 @@ class Metrics(TrainerCallback):
             line[name] = sum(values) / len(values)
         line |= {
             "tokens": done["tokens"], "tokens_per_second": round(tokens / max(seconds, 1e-9), 2),
-            "memory_bytes": memory_bytes(), "seconds": round(done["seconds"], 3),
+            "memory_bytes": memory, "seconds": round(done["seconds"], 3),
             "eta_seconds": round(done["seconds"] / step * (total - step), 1),
         }  # fmt: skip
         if self.health and (warnings := self.health.warnings()):
             line["warnings"] = warnings
         done |= {"window": [], "tokens_written": done["tokens"], "seconds_written": done["seconds"]}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        return line
 
 
 class SaveAndStop(TrainerCallback):
@@ -135,7 +117,7 @@ class SaveAndStop(TrainerCallback):
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         stop = self.stop_flag.exists()
         late = time.monotonic() - self._saved_at >= self.save_seconds
-        stop, late = _agreed(stop, late, args.device)
+        stop, late = (bool(flag) for flag in distributed.reduced([float(stop), float(late)], largest=True))
         last = state.global_step >= state.max_steps
         if stop and not last:
             self.stopped = True
@@ -145,12 +127,3 @@ class SaveAndStop(TrainerCallback):
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._saved_at = time.monotonic()
-
-
-def _agreed(stop: bool, late: bool, device: torch.device) -> tuple[bool, bool]:
-    """True on every rank when it is true on one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return stop, late
-    flags = torch.tensor([int(stop), int(late)], device=device)
-    torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-    return bool(flags[0]), bool(flags[1])

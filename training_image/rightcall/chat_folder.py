@@ -13,6 +13,11 @@ from tokenizers import Tokenizer
 from rightcall.errors import RecipeError
 
 TEMPLATES = Path(__file__).parent / "templates"
+# All that is read of a model folder; weights are not.
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+    "config.json", "generation_config.json",
+)  # fmt: skip
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -27,7 +32,7 @@ def named_template(name: str) -> str:
 
 
 class ModelFolder:
-    """Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json, config.json, generation_config.json.
+    """Reads FILES.
 
     Raises: RecipeError when the tokenizer is missing or a file cannot be read.
     """

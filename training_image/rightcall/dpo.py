@@ -9,25 +9,35 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from rightcall import models, training
+from rightcall import distributed, models, training
 from rightcall.chat import ChatTemplate
 from rightcall.checkpoints import Checkpointed
 from rightcall.encoding import PairCollator, encode_pairs, needed_rows
 from rightcall.errors import RecipeError
+from rightcall.global_batch import split
 from rightcall.health import Health, length_drift
 from rightcall.likelihood import Scorer
 from rightcall.paths import Job
-from rightcall.recipe import Recipe
+from rightcall.recipe import DpoSection, Recipe
 from rightcall.reference import add_reference
 from rightcall.rows import read_snapshot
+from rightcall.together import Together
 
 
-class Trainer(Checkpointed, DPOTrainer):
+class Trainer(Checkpointed, Together, DPOTrainer):
     """TRL's trainer over pairs that are encoded and have their reference log-probabilities already."""
 
-    sft_weight = 0.0  # of the sft term that TRL must not compute, because its log-probabilities are per character
+    # of the sft term that TRL must not compute: its log-probabilities are per character, or its batch is only a piece
+    sft_weight = 0.0
 
     reference_free = False
+
+    averages_pairs = True
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Under FSDP, TRL would load a reference model, though all its values are there; `run` takes the lie back."""
+        super().create_accelerator_and_postprocess()
+        self.shards_by_fsdp, self.is_fsdp_enabled = self.is_fsdp_enabled, False
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset
@@ -35,20 +45,22 @@ class Trainer(Checkpointed, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset
 
-    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+    def _compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool) -> Any:
         seen: dict[str, Any] = {}
 
         def watched(**arguments: Any) -> Any:
             seen["out"] = model(**arguments)
             return seen["out"]
 
-        loss = super().compute_loss(watched, inputs, *args, **kwargs)
+        loss = super()._compute_loss(watched, inputs, return_outputs)
         if not self.reference_free:
             self._watch_lengths(seen["out"].log_probs.detach(), inputs)
         if self.sft_weight:
             chosen = inputs["completion_mask"][:, 1:].bool().chunk(2)[0]
-            log_probs = seen["out"].log_probs / inputs["row_factors"][:, None]
-            loss = loss - self.sft_weight * log_probs.chunk(2)[0][chosen].mean()
+            log_probs = seen["out"].log_probs
+            if "row_factors" in inputs:
+                log_probs = log_probs / inputs["row_factors"][:, None]
+            loss = loss - self.sft_weight * self.mean_of_batch(log_probs.chunk(2)[0][chosen])
         return loss
 
     def _watch_lengths(self, log_probs: torch.Tensor, inputs: dict[str, torch.Tensor]) -> None:
@@ -67,6 +79,7 @@ def run(job: Job) -> None:
     """
     section = job.recipe.dpo
     models.prepare_torch(job.recipe.compute.threads)
+    distributed.meet(job.recipe.compute)
     template = ChatTemplate.load(job.channel("model"), job.recipe.model.chat_template)
     per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
     rows = needed_rows(read_snapshot(job.channel("dataset"), "preference"), section.max_steps, per_step, section.seed)
@@ -78,8 +91,8 @@ def run(job: Job) -> None:
         for pair in encoded.rows:
             pair["ref_chosen_logps"] = pair["ref_rejected_logps"] = 0.0
     adapter = models.choose_parameters(model, section, job.channel("model"), job.cache)
-    args = dpo_config(job.recipe, job.checkpoints)
-    sft_weight = take_sft_term(args) if section.length_normalised else 0.0
+    args = dpo_config(job.recipe, job.checkpoints, bf16_weights=model.dtype == torch.bfloat16)
+    sft_weight = sft_term(args, section)
     trainer = Trainer(
         model=model,
         args=args,
@@ -89,6 +102,7 @@ def run(job: Job) -> None:
         peft_config=adapter,
     )
     trainer.sft_weight, trainer.reference_free = sft_weight, section.reference_free
+    trainer.is_fsdp_enabled = trainer.shards_by_fsdp
     training.prepare_head(trainer, uses_trees=scorer.uses_trees)
     # tokens that one unit of reward stands for: an answer's, or a character's
     per = "chosen_characters" if section.length_normalised else None
@@ -111,6 +125,23 @@ def reference_of(pairs: list[dict[str, Any]], scorer: Scorer, job: Job) -> int:
     )
 
 
+def sft_term(args: DPOConfig, section: DpoSection) -> float:
+    """The weight of the sft term where we compute it; 0 where TRL does.
+
+    Raises: RecipeError for losses over a whole batch where processes cut the recipe's batches into pieces.
+    """
+    rows, accumulation = section.per_device_train_batch_size, section.gradient_accumulation_steps
+    pieces = split(rows, accumulation, distributed.world().size).pieces
+    if pieces > 1 and (whole := sorted({"aot", "aot_unpaired"} & set(args.loss_type))):
+        raise RecipeError(
+            f"the loss {whole[0]!r} compares all pairs of a batch, and {distributed.world().size} processes would cut "
+            f"batches of {rows} into {pieces} pieces; raise dpo.gradient_accumulation_steps, or use fewer processes"
+        )
+    if pieces > 1 and args.loss_type == ["sft"]:
+        raise RecipeError("dpo.loss_type is 'sft' alone; train the stage sft, or name a preference loss")
+    return take_sft_term(args) if section.length_normalised or pieces > 1 else 0.0
+
+
 def take_sft_term(args: DPOConfig) -> float:
     """Takes the loss `sft` out of TRL's hands and returns its weight; 0 where the recipe has none."""
     weights = args.loss_weights or [1.0] * len(args.loss_type)
@@ -124,7 +155,7 @@ def take_sft_term(args: DPOConfig) -> float:
     return sum(weight for name, weight in terms if name == "sft")
 
 
-def dpo_config(recipe: Recipe, output_dir: Path) -> DPOConfig:
+def dpo_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) -> DPOConfig:
     """TRL's config for this recipe.
 
     Raises: RecipeError when TRL refuses a value.
@@ -136,7 +167,7 @@ def dpo_config(recipe: Recipe, output_dir: Path) -> DPOConfig:
             loss_type=list(section.loss_type),
             loss_weights=list(section.loss_weights) if section.loss_weights else None,
             precompute_ref_log_probs=True,
-            **training.arguments(section, output_dir),
+            **training.arguments(section, output_dir, distributed.kind(recipe.compute), bf16_weights=bf16_weights),
         )
     except (TypeError, ValueError) as err:
         raise RecipeError(f"TRL's DPOConfig refuses {recipe.name!r}: {err}; correct the section dpo") from err

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from rightcall import toolcalls
 from rightcall.chat import ChatTemplate
+from rightcall.finished import Finished
 from rightcall.metrics import CLASSES
 from rightcall.questions import answer_message
 from rightcall.recipe import EvaluationSection
@@ -40,18 +44,34 @@ def sample(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
 
 
 def answer_rows(
-    model: PreTrainedModel, template: ChatTemplate, rows: Sequence[Row], settings: EvaluationSection
+    model: PreTrainedModel,
+    template: ChatTemplate,
+    rows: Sequence[Row],
+    settings: EvaluationSection,
+    *,
+    kept: Path | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Lines of generations.jsonl for these choice rows, in their order."""
+    """Lines of generations.jsonl for these choice rows, in their order; `kept`: file of the batches that are done."""
     prompts = [template.encode_prompt([{"role": "user", "content": row["question"]}], row["tools"]) for row in rows]
-    texts = complete(model, template, prompts, settings)
+    finished = Finished(kept, _digest(template, prompts, settings)) if kept is not None else None
+    texts = complete(model, template, prompts, settings, finished=finished, before_batch=before_batch)
     return [judge(row, text) for row, text in zip(rows, texts, strict=True)]
 
 
 def complete(
-    model: PreTrainedModel, template: ChatTemplate, prompts: Sequence[Sequence[int]], settings: EvaluationSection
+    model: PreTrainedModel,
+    template: ChatTemplate,
+    prompts: Sequence[Sequence[int]],
+    settings: EvaluationSection,
+    *,
+    finished: Finished | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """What the model writes after each prompt, up to its end-of-turn token or `max_new_tokens`."""
+    """What the model writes after each prompt, up to its end-of-turn token or `max_new_tokens`.
+
+    Batches in `finished` are not computed again; `before_batch` may raise to end the work between two of them.
+    """
     started, written = time.monotonic(), 0
     decoding = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
@@ -62,14 +82,19 @@ def complete(
     # batches of equal lengths hold little padding
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     texts: dict[int, str] = {}
-    for start in range(0, len(order), BATCH_ROWS):
+    for number, start in enumerate(range(0, len(order), BATCH_ROWS)):
         batch = order[start : start + BATCH_ROWS]
-        for index, ids in zip(
-            batch, _decode(model, [prompts[i] for i in batch], decoding, settings.dtype), strict=True
-        ):
-            kept = _until(ids, template.eos_ids)
-            written += len(kept)
-            texts[index] = template.decode(kept)
+        if finished is None or number not in finished.pieces:
+            before_batch()
+            answers = _decode(model, [prompts[index] for index in batch], decoding, settings.dtype)
+            lines = [_until(ids, template.eos_ids) for ids in answers]
+            written += sum(map(len, lines))
+            if finished is not None:
+                finished.add(number, lines)
+                logger.info("%d of %d prompts answered", min(start + BATCH_ROWS, len(order)), len(order))
+        else:
+            lines = finished.pieces[number]
+        texts |= {index: template.decode(ids) for index, ids in zip(batch, lines, strict=True)}
     logger.info("generated %d tokens for %d prompts in %.1f s", written, len(prompts), time.monotonic() - started)
     return [texts[index] for index in range(len(prompts))]
 
@@ -88,6 +113,12 @@ def judge(row: Row, text: str) -> dict[str, Any]:
         "verdict": verdict._asdict(),
         "error_kind": verdict.error_kind,
     }
+
+
+def _digest(template: ChatTemplate, prompts: Sequence[Sequence[int]], settings: EvaluationSection) -> str:
+    """Of all that decides which batches there are and what a model writes."""
+    plan = [list(map(list, prompts)), BATCH_ROWS, settings.max_new_tokens, settings.dtype, list(template.eos_ids)]
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()
 
 
 def _decode(

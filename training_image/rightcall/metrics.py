@@ -99,6 +99,25 @@ def summarise(items: Sequence[Item], *, confidence: float, bootstrap_samples: in
     return {name: found[name] for name in METRICS if name in found}
 
 
+def plain_values(items: Sequence[Item], generations: Sequence[Item]) -> dict[str, dict[str, float]]:
+    """{"acc_norm": {"value": 0.5, "n": 12}, …}: what the items say, without intervals and so without their settings.
+
+    Raises:
+        ScoringError: no items, or an item names an unknown behaviour.
+    """
+    golds, tools = _golds(items), _tools(items)
+    found: dict[str, dict[str, float]] = {}
+    for rule in RULES:
+        observed = _counts(tools * 16 + golds * 4 + _codes(items, rule), 32).reshape(2, 4, 4)
+        denominators = _denominators(observed, rule)
+        for name, value in _measure(observed, rule).items():
+            found[name] = {"value": value.item(), "n": denominators.get(name, len(items))}
+    shares = {name: _verdicts(generations, name) for name in GENERATION_METRICS}
+    return {name: found[name] for name in METRICS if name in found} | {
+        name: {"value": sum(flags) / len(flags), "n": len(flags)} for name, flags in shares.items() if flags
+    }
+
+
 def paired(
     first: Sequence[Item], second: Sequence[Item], *, confidence: float, bootstrap_samples: int, seed: int
 ) -> dict[str, Difference]:
@@ -128,16 +147,21 @@ def paired(
 
 
 def summarise_generations(lines: Sequence[Item], *, confidence: float) -> dict[str, Metric]:
-    """Shares of verdicts that hold. A verdict's None means that the question does not arise for the item (there is no
-    call whose arguments could be right) and leaves the item out of that share's n."""
+    """Shares of verdicts that hold."""
     found = {}
     for name in GENERATION_METRICS:
-        flags = [line["verdict"].get(name.removeprefix("gen_")) for line in lines]
-        asked = [bool(flag) for flag in flags if flag is not None]
+        asked = _verdicts(lines, name)
         if asked:
             low, high = wilson(sum(asked), len(asked), confidence)
             found[name] = Metric(sum(asked) / len(asked), len(asked), low, high)
     return found
+
+
+def _verdicts(lines: Sequence[Item], name: str) -> list[bool]:
+    """A verdict's None means that the question does not arise for the item (there is no call whose arguments could be
+    right) and leaves the item out of that share's n."""
+    flags = [line["verdict"].get(name.removeprefix("gen_")) for line in lines]
+    return [bool(flag) for flag in flags if flag is not None]
 
 
 def confusion(items: Sequence[Item], rule: str = "prediction_norm") -> dict[str, dict[str, int]]:

@@ -19,8 +19,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from rightcall import spectrum
+from rightcall import distributed, spectrum
 from rightcall.chat import ChatTemplate
 from rightcall.errors import TrainingError
 from rightcall.paths import Job
@@ -42,7 +43,7 @@ def prepare_torch(threads: int | None) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def load(job: Job, section: TrainingSection) -> PreTrainedModel:
+def load(job: Job, section: TrainingSection, *, on_gpu: bool = True) -> PreTrainedModel:
     """The model of the channel, in the precision that the device and the method ask for.
 
     Raises: TrainingError when QLoRA is asked for without CUDA and bitsandbytes.
@@ -54,7 +55,7 @@ def load(job: Job, section: TrainingSection) -> PreTrainedModel:
     }  # fmt: skip
     if section.method == "qlora":
         arguments["quantization_config"] = four_bit()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and on_gpu:
         arguments["device_map"] = {"": torch.cuda.current_device()}
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     model.config.use_cache = False
@@ -117,12 +118,19 @@ def choose_parameters(model: PreTrainedModel, section: TrainingSection, folder: 
     if section.method == "spectrum":
         rankings = cache / "spectrum" if cache else None
         digest = weights_digest(folder) if rankings else None
-        names = set(spectrum.select(model, section.spectrum_top_fraction, rankings, digest))
+        names = set(_ranked(model, section.spectrum_top_fraction, rankings, digest))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in names)
     if section.frozen_layers:
         freeze_lowest(model, section.frozen_layers)
     return None
+
+
+def _ranked(model: PreTrainedModel, top_fraction: float, cache: Path | None, digest: str | None) -> list[str]:
+    """One process ranks for all: on another kind of processor a near tie could fall the other way."""
+    names = spectrum.select(model, top_fraction, cache, digest) if distributed.world().first else None
+    found: list[str] = distributed.from_first(names)
+    return found
 
 
 def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
@@ -157,6 +165,21 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
         "trained_parameters": trained,
         "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+
+
+def rebuild(job: Job, section: TrainingSection, weights: dict[str, torch.Tensor]) -> Any:
+    """A whole model from one that processes share: the channel's, with the weights that were trained."""
+    unset_hf_deepspeed_config()  # transformers would partition this one as well
+    model: Any = load(job, section, on_gpu=False)
+    if section.method == "lora":
+        from peft import get_peft_model
+
+        adapter: Any = choose_parameters(model, section, job.channel("model"), None)
+        model = get_peft_model(model, adapter)
+    parameters = dict(model.named_parameters())
+    for name, value in weights.items():
+        parameters[name].data.copy_(value)
+    return model
 
 
 def save(model: Any, job: Job, template: ChatTemplate) -> None:

@@ -15,6 +15,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from rightcall.rows import REJECTED_KINDS
+
 if TYPE_CHECKING:
     from rightcall.recipe import ComputeSection, DpoSection, Recipe, SftSection
 
@@ -33,15 +35,16 @@ SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|(AKIA|ASIA)[A-Z0-9]{16}|sk-[\
 
 # Fields of TRL's configs that rightcall sets itself: a value under `trl:` would break resume, metrics or the loss mask.
 SET_BY_RIGHTCALL = frozenset({
-    "assistant_only_loss", "chat_template_path", "completion_only_loss", "dataset_kwargs", "dataset_num_proc",
-    "dataset_text_field", "disable_tqdm", "do_eval", "do_predict", "do_train", "enable_jit_checkpoint",
-    "eos_token", "eval_on_start", "eval_packing", "eval_steps", "eval_strategy", "fp16", "gradient_checkpointing",
-    "gradient_checkpointing_kwargs", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision",
-    "hub_strategy", "hub_token", "ignore_data_skip", "load_best_model_at_end", "local_rank", "log_level",
-    "log_level_replica", "log_on_each_node", "logging_strategy", "model_init_kwargs", "output_dir", "pad_token",
-    "padding_free", "precompute_ref_batch_size", "precompute_ref_log_probs", "project", "push_to_hub",
-    "remove_unused_columns", "report_to", "restore_callback_states_from_checkpoint", "resume_from_checkpoint",
-    "run_name", "save_on_each_node", "save_only_model", "save_strategy", "save_total_limit",
+    "accelerator_config", "assistant_only_loss", "auto_find_batch_size", "average_tokens_across_devices",
+    "chat_template_path", "completion_only_loss", "dataset_kwargs", "dataset_num_proc", "dataset_text_field",
+    "deepspeed", "disable_tqdm", "do_eval", "do_predict", "do_train", "enable_jit_checkpoint", "eos_token",
+    "eval_on_start", "eval_packing", "eval_steps", "eval_strategy", "fp16", "fsdp", "fsdp_config",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "hub_always_push", "hub_model_id", "hub_private_repo",
+    "hub_revision", "hub_strategy", "hub_token", "ignore_data_skip", "load_best_model_at_end", "local_rank",
+    "log_level", "log_level_replica", "log_on_each_node", "logging_strategy", "model_init_kwargs", "output_dir",
+    "pad_token", "padding_free", "parallelism_config", "precompute_ref_batch_size", "precompute_ref_log_probs",
+    "project", "push_to_hub", "remove_unused_columns", "report_to", "restore_callback_states_from_checkpoint",
+    "resume_from_checkpoint", "run_name", "save_on_each_node", "save_only_model", "save_strategy", "save_total_limit",
     "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "truncation_mode", "trust_remote_code",
     "use_cpu",
 })  # fmt: skip
@@ -105,11 +108,13 @@ def contradictions(recipe: Recipe) -> list[Problem]:
     """Every pair of fields that cannot both be meant, and every name that TRL does not know."""
     return [
         *_stages(recipe),
+        *_rejected_kinds(recipe),
         *_training("sft", recipe.sft),
         *_training("dpo", recipe.dpo),
         *_trl("sft", "SFTConfig", recipe.sft),
         *_trl("dpo", "DPOConfig", recipe.dpo),
         *_preference_loss(recipe.dpo),
+        *_parallel(recipe),
         *_compute(recipe.compute),
     ]
 
@@ -132,6 +137,13 @@ def _stages(recipe: Recipe) -> Iterator[Problem]:
                 ("data.max_prompt_tokens", f"{stage}.max_length"),
                 f"{longest} leaves no room for an answer within {stage}.max_length {section.max_length}; lower it",
             )
+
+
+def _rejected_kinds(recipe: Recipe) -> Iterator[Problem]:
+    for name in recipe.data.rejected_kinds or ():
+        if name not in REJECTED_KINDS:
+            hint = suggestion(name, list(REJECTED_KINDS))
+            yield Problem(("data.rejected_kinds",), f"{name!r} is no kind of rejected answer{hint}")
 
 
 def _training(stage: str, section: SftSection | DpoSection) -> Iterator[Problem]:
@@ -202,6 +214,15 @@ def _preference_loss(dpo: DpoSection) -> Iterator[Problem]:
         )
     if dpo.loss_weights is not None and not any(dpo.loss_weights):
         yield Problem(("dpo.loss_weights",), f"{list(dpo.loss_weights)!r}: with every weight 0 nothing is learnt")
+
+
+def _parallel(recipe: Recipe) -> Iterator[Problem]:
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section.method == "qlora" and recipe.compute.parallel in ("zero3", "fsdp2") and section.max_steps != 0:
+            yield Problem(
+                ("compute.parallel", f"{stage}.method"),
+                f"{recipe.compute.parallel} cannot share qlora's 4-bit weights; use ddp, zero1 or zero2, or method: lora",
+            )
 
 
 def _compute(compute: ComputeSection) -> Iterator[Problem]:

@@ -6,7 +6,9 @@ Each pair is computed by itself, so a value depends neither on its neighbours no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rightcall import distributed
 from rightcall.likelihood import Scorer
 
 log = logging.getLogger(__name__)
@@ -35,28 +38,36 @@ def add_reference(
     """Adds ref_chosen_logps and ref_rejected_logps (sums in nats) to every pair; returns how many had to be computed.
 
     `identity` names the weights as they are loaded; `folder` holds one file of values per identity and precision.
-    `stopped` is asked between pairs; True ends with SystemExit(143).
+    `stopped` is asked between pairs; True ends with SystemExit(143), on every rank when it is true on one. Ranks take
+    turns over the missing pairs, and rank 0 keeps the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{VERSION} {identity} {'bf16' if low_precision else 'fp32'} {scorer.device.type}"
     path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.jsonl"
-    known = _read(path)
+    this = distributed.world()
+    known = distributed.from_first(_read(path) if this.first else None)  # the same work is missing on every rank
     missing = {digest: pair for pair in pairs if (digest := _digest(pair)) not in known}
     started = told = time.monotonic()
-    with path.open("a", encoding="utf-8") as file:
-        for number, (digest, pair) in enumerate(missing.items(), start=1):
-            if stopped():
+    with path.open("a", encoding="utf-8") if this.first else contextlib.nullcontext() as file:
+        for done in range(0, len(missing), this.size):
+            group = list(itertools.islice(missing.items(), done, done + this.size))
+            stop = stopped()
+            mine = group[this.rank : this.rank + 1] if not stop else []
+            values = _of_one(mine[0][1], scorer, low_precision) if mine else (0.0, 0.0)
+            found = distributed.gathered([float(stop), *values])
+            if any(stop for stop, *_ in found):
                 raise SystemExit(143)
-            prompt, sides = pair["prompt_ids"], (pair["chosen_ids"], pair["rejected_ids"])
-            sequences = [prompt + side for side in sides]
-            chosen, rejected = scorer.logliks(sequences, [len(prompt)] * 2, low_precision=low_precision)
-            known[digest] = (chosen, rejected)
-            file.write(json.dumps([digest, chosen, rejected]) + "\n")
-            file.flush()
+            for (digest, _), (_, chosen, rejected) in zip(group, found, strict=False):
+                known[digest] = (chosen, rejected)
+                if file:
+                    file.write(json.dumps([digest, chosen, rejected]) + "\n")
+            if file:
+                file.flush()
             if time.monotonic() - told > LOG_SECONDS:
                 told = time.monotonic()
-                log.info("reference log-probabilities: %d of %d pairs", number, len(missing))
-        os.fsync(file.fileno())
+                log.info("reference log-probabilities: %d of %d pairs", done + len(group), len(missing))
+        if file:
+            os.fsync(file.fileno())
     for pair in pairs:
         pair["ref_chosen_logps"], pair["ref_rejected_logps"] = known[_digest(pair)]
     log.info(
@@ -64,6 +75,12 @@ def add_reference(
         len(pairs), len(missing), time.monotonic() - started,
     )  # fmt: skip
     return len(missing)
+
+
+def _of_one(pair: dict[str, Any], scorer: Scorer, low_precision: bool) -> tuple[float, float]:
+    prompt, sides = pair["prompt_ids"], (pair["chosen_ids"], pair["rejected_ids"])
+    chosen, rejected = scorer.logliks([prompt + side for side in sides], [len(prompt)] * 2, low_precision=low_precision)
+    return chosen, rejected
 
 
 def _digest(pair: dict[str, Any]) -> str:

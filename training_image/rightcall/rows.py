@@ -3,7 +3,8 @@
 sft:        {"id", "source", "messages": […, {"role": "assistant", "content": "", "tool_calls": […]}], "tools": […],
 "behaviour"}
 preference: {"id", "source", "prompt": […], "tools": […], "chosen": {…}, "rejected": {…}, "behaviour", "rejected_kind"}
-choice:     {"id", "source", "question", "tools": […], "answers": {behaviour: text}, "correct_answer"}
+choice:     {"id", "source", "question", "tools": […], "answers": {behaviour: text}, "correct_answer"},
+            and "raw_tools": [text, …] where the file writes the tools as text that the canonical form would change
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 __all__ = [
-    "BEHAVIOURS", "COLUMNS", "JSON_COLUMNS", "REJECTED_KINDS", "Row", "RowKind", "arrow_schema", "from_columns",
-    "normalise_schema", "normalise_tools", "parse_line", "read_snapshot", "to_canonical", "to_columns", "write_rows",
+    "BEHAVIOURS", "COLUMNS", "JSON_COLUMNS", "RAW_TOOLS", "REJECTED_KINDS", "Row", "RowKind", "arrow_schema",
+    "from_columns", "normalise_schema", "normalise_tools", "parse_line", "raw_tools_column", "read_snapshot",
+    "to_canonical", "to_columns", "write_rows",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -39,7 +41,8 @@ COLUMNS: dict[RowKind, tuple[str, ...]] = {
     "choice": ("id", "source", "question", "tools", "answers", "correct_answer"),
 }
 # Unlike structs in one Arrow column are unified with null keys, which corrupts every tool schema: these are JSON text.
-JSON_COLUMNS = frozenset({"messages", "tools", "prompt", "chosen", "rejected", "answers"})
+JSON_COLUMNS = frozenset({"messages", "tools", "prompt", "chosen", "rejected", "answers", "raw_tools"})
+RAW_TOOLS = "raw_tools"  # of an item: the one column that may be empty, or missing
 
 _ROLES = {
     "system": "system",
@@ -116,6 +119,7 @@ def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: 
         ``bad_arguments``,
             ``bad_behaviour``, ``bad_tool(s)``, ``bad_toolcall``, ``duplicate_tool`` … then ``line N`` at the end.
     """
+    written = record
     try:
         if adapter == "when2call" or (adapter == "auto" and when2call.is_record(record)):
             record = when2call.reshape(record, kind)
@@ -129,7 +133,9 @@ def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: 
     except RecursionError as err:
         raise DataError(f"too_deep: nested beyond the limit; flatten the row (line {number} of {source!r})") from err
     given = record.get("id")
-    return {"id": str(given) if given not in (None, "") else _digest(row), "source": source, **row}
+    raw = when2call.raw_tools(written, row["tools"]) if kind == "choice" else None
+    text = {RAW_TOOLS: raw} if raw is not None else {}
+    return {"id": str(given) if given not in (None, "") else _digest(row), "source": source, **row, **text}
 
 
 def _digest(row: Row) -> str:
@@ -282,7 +288,7 @@ def _call(raw: Any, index: int) -> Row:
 
 
 def to_columns(row: Row, kind: RowKind) -> dict[str, str]:
-    """The row as the strings that a snapshot's columns hold."""
+    """The row as the strings that a snapshot's columns hold, without ``raw_tools``."""
     return {
         name: json.dumps(row[name], ensure_ascii=False) if name in JSON_COLUMNS else str(row[name])
         for name in COLUMNS[kind]
@@ -291,13 +297,20 @@ def to_columns(row: Row, kind: RowKind) -> dict[str, str]:
 
 def from_columns(columns: dict[str, Any], kind: RowKind) -> Row:
     """The inverse of ``to_columns``; further columns (n_tokens) stay as they are."""
-    return {name: json.loads(value) if name in JSON_COLUMNS else value for name, value in columns.items()}
+    there = {name: value for name, value in columns.items() if name != RAW_TOOLS or value is not None}
+    return {name: json.loads(value) if name in JSON_COLUMNS else value for name, value in there.items()}
+
+
+def raw_tools_column(row: Row) -> str | None:
+    """What stands in an item's column ``raw_tools``."""
+    return json.dumps(row[RAW_TOOLS], ensure_ascii=False) if row.get(RAW_TOOLS) is not None else None
 
 
 def arrow_schema(kind: RowKind) -> pyarrow.Schema:
     import pyarrow as pa
 
-    return pa.schema([(name, pa.string()) for name in COLUMNS[kind]] + [("n_tokens", pa.int32())])
+    names = (*COLUMNS[kind], RAW_TOOLS) if kind == "choice" else COLUMNS[kind]
+    return pa.schema([(name, pa.string()) for name in names] + [("n_tokens", pa.int32())])
 
 
 def write_rows(folder: Path, kind: RowKind, rows: Iterable[Row]) -> int:
@@ -310,7 +323,8 @@ def write_rows(folder: Path, kind: RowKind, rows: Iterable[Row]) -> int:
     schema, written, batch = arrow_schema(kind), 0, []
     with pq.ParquetWriter(folder / f"{kind}.parquet", schema, compression="zstd") as writer:
         for row in rows:
-            batch.append({**to_columns(row, kind), "n_tokens": int(row.get("n_tokens", 0))})
+            raw = {RAW_TOOLS: raw_tools_column(row)} if kind == "choice" else {}
+            batch.append({**to_columns(row, kind), **raw, "n_tokens": int(row.get("n_tokens", 0))})
             written += 1
             if len(batch) == 1000:
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))

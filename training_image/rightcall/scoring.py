@@ -2,12 +2,14 @@
 
     items.jsonl        a line per item: log-likelihoods, predictions
     generations.jsonl  a sample answered freely, parsed and judged
-    scores.json        every metric with n and interval, confusion matrix, the keyword rule beside it
+    scores.json        every metric with n, confusion matrix, the keyword rule beside it; no intervals, whose settings
+                       may change without scoring again: whoever shows scores computes them from the items
     metrics.jsonl      progress while it runs
     summary.json       seconds, memory, tokens per second
 
 Timings stand in summary.json and metrics.jsonl only, so that equal models get equal items and scores.
-items.partial.jsonl keeps the trees that are done: a killed job goes on after them.
+Trees and batches that are done are kept among the checkpoints (items.partial.jsonl, generations.partial.jsonl): a job
+that was killed, or asked to stop, goes on after them.
 """
 
 from __future__ import annotations
@@ -19,17 +21,16 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from rightcall import baseline, metrics, rows
+from rightcall import baseline, metrics, metrics_log, rows
 from rightcall.chat import ChatTemplate
 from rightcall.errors import DataError, ScoringError
+from rightcall.finished import Finished
 from rightcall.generation import answer_rows, sample
 from rightcall.likelihood import Scorer
 from rightcall.multiple_choice import Item, Plan, Scored, score_choices
@@ -59,65 +60,63 @@ def run(job: Job) -> None:
     work = Work(job, plan)
     items = work.score()
     _write_lines(job.output / "items.jsonl", items)
-    generations = answer_rows(model, template, sample(items_read, settings.generation_items, settings.seed), settings)
+    asked = sample(items_read, settings.generation_items, settings.seed)
+    answered = job.checkpoints / "generations.partial.jsonl"
+    generations = answer_rows(model, template, asked, settings, kept=answered, before_batch=work.stop_if_asked)
     _write_lines(job.output / "generations.jsonl", generations)
     scores = summarise(items_read, items, generations, settings)
     scores |= {"tokens_forward": work.tokens, "tokens_naive": plan.tokens_naive}
     _write_json(job.output / "scores.json", scores)
     seconds = time.monotonic() - started
     _write_json(job.output / "summary.json", _summary(work, len(items), seconds))
-    work.partial.unlink(missing_ok=True)
-    headline = scores["metrics"]["acc_norm"]
-    logger.info(
-        "scored %d items in %.1f s: acc_norm %.3f [%.3f, %.3f]",
-        len(items),
-        seconds,
-        *(headline[k] for k in ("value", "low", "high")),
-    )
+    work.finished.forget()
+    answered.unlink(missing_ok=True)
+    logger.info("scored %d items in %.1f s: acc_norm %.3f", len(items), seconds, scores["metrics"]["acc_norm"]["value"])
 
 
-@dataclass
 class Work:
     """Trees scored so far, on disk as they are done."""
 
-    job: Job
-    plan: Plan
-    done: dict[int, Scored] = field(default_factory=dict)
-    computed: int = 0  # tokens fed in this process
-    seconds: float = 0.0
-
-    @property
-    def partial(self) -> Path:
-        return self.job.output / "items.partial.jsonl"
+    def __init__(self, job: Job, plan: Plan) -> None:
+        self.job, self.plan = job, plan
+        self.finished = Finished(job.checkpoints / "items.partial.jsonl", plan.digest)
+        self.done = {number: Scored(**piece) for number, piece in self.finished.pieces.items()}
+        self.computed = 0  # tokens fed to the model in this process
+        self.fed = 0  # what one sequence at a time would have fed for them
+        self.seconds = 0.0
 
     @property
     def tokens(self) -> int:
         return sum(scored.tokens for scored in self.done.values())
+
+    def stop_if_asked(self) -> None:
+        """Raises: SystemExit with 143; what is done stays for the next run."""
+        if self.job.stop_flag.exists():
+            logger.info("asked to stop: %d of %d trees are kept", len(self.done), len(self.plan.chunks))
+            raise SystemExit(STOPPED)
 
     def score(self) -> list[Item]:
         """All items in the order of the rows.
 
         Raises: SystemExit with 143 when the job was asked to stop; what is done stays for the next run.
         """
-        started, digest = time.monotonic(), self.plan.digest
-        self.done = dict(_read_partial(self.partial, digest))
+        started = time.monotonic()
         if self.done:
             logger.info(
                 "going on after %d of %d trees that an earlier run scored", len(self.done), len(self.plan.chunks)
             )
-        _write_lines(self.partial, [_partial_line(digest, number, scored) for number, scored in self.done.items()])
-        with self.partial.open("a") as finished, (self.job.output / "metrics.jsonl").open("a") as progress:
-            for number, chunk in enumerate(self.plan.chunks):
-                if number in self.done:
-                    continue
-                if self.job.stop_flag.exists():
-                    raise SystemExit(STOPPED)
-                scored = self.plan.score(chunk)
-                self.done[number] = scored
-                self.computed += scored.tokens
-                self.seconds = time.monotonic() - started
-                _append(finished, _partial_line(digest, number, scored))
-                _append(progress, self._progress())
+        metrics_log.cut(self.job.output / "metrics.jsonl", self._items_done())
+        for number, chunk in enumerate(self.plan.chunks):
+            if number in self.done:
+                continue
+            self.stop_if_asked()
+            scored = self.plan.score(chunk)
+            self.done[number] = scored
+            self.computed += scored.tokens
+            self.fed += self._naive(number)
+            self.seconds = time.monotonic() - started
+            self.finished.add(number, scored._asdict())
+            metrics_log.append(self.job.output / "metrics.jsonl", self._progress())
         found = {
             index: item
             for number, chunk in enumerate(self.plan.chunks)
@@ -126,15 +125,17 @@ class Work:
         return [found[index] for index in range(len(found))]
 
     def _progress(self) -> dict[str, Any]:
-        fed = sum(self._naive(number) for number in self.done)
-        left = self.plan.tokens_naive - fed
+        left = self.plan.tokens_naive - sum(map(self._naive, self.done))
         return {
-            "step": sum(len(scored.items) for scored in self.done.values()),
+            "step": self._items_done(),
             "total_steps": len(self.plan.questions),
             "seconds": round(self.seconds, 3),
-            "eta_seconds": round(self.seconds * left / fed, 1),
+            "eta_seconds": round(self.seconds * left / self.fed, 1),
             "tokens_per_second": round(self.computed / self.seconds, 1),
         }
+
+    def _items_done(self) -> int:
+        return sum(len(scored.items) for scored in self.done.values())
 
     def _naive(self, number: int) -> int:
         return sum(
@@ -145,22 +146,15 @@ class Work:
 def summarise(
     choice_rows: Sequence[rows.Row], items: Sequence[Item], generations: Sequence[Item], settings: EvaluationSection
 ) -> dict[str, Any]:
-    """scores.json: nothing in it depends on how long the work took."""
-    measure = partial(
-        metrics.summarise,
-        confidence=settings.confidence,
-        bootstrap_samples=settings.bootstrap_samples,
-        seed=settings.seed,
-    )
-    found = measure(items) | metrics.summarise_generations(generations, confidence=settings.confidence)
+    """scores.json: nothing in it depends on how long the work took, or on settings that are not in the stage's key."""
     rule = rule_items(choice_rows)
     return {
-        "metrics": {name: metric.as_dict() for name, metric in found.items()},
+        "metrics": metrics.plain_values(items, generations),
         "confusion": metrics.confusion(items),
         "confusion_acc": metrics.confusion(items, "prediction"),
         "error_kinds": dict(Counter(line["error_kind"] for line in generations if line["error_kind"]).most_common()),
         "baseline_rule": {
-            "metrics": {name: metric.as_dict() for name, metric in measure(rule).items()},
+            "metrics": metrics.plain_values(rule, []),
             "confusion": metrics.confusion(rule),
         },
         "prompt": settings.prompt,
@@ -242,12 +236,7 @@ def _suite(file: Path) -> Iterator[rows.Row]:
                 record = rows.parse_line(line)
             except DataError as err:
                 raise DataError(f"{err} (line {number} of {file.name!r})") from err
-            row = rows.to_canonical(record, "choice", file.name, number)
-            raw = record.get("tools")
-            # NVIDIA's task shows the model the tools as the file writes them
-            yield row | (
-                {"raw_tools": raw} if isinstance(raw, list) and all(isinstance(tool, str) for tool in raw) else {}
-            )
+            yield rows.to_canonical(record, "choice", file.name, number)
 
 
 def _summary(work: Work, n: int, seconds: float) -> dict[str, Any]:
@@ -267,28 +256,6 @@ def _summary(work: Work, n: int, seconds: float) -> dict[str, Any]:
         if work.plan.scorer.uses_trees
         else ["scored question by question: the model's attention takes no prefix trees"],
     }
-
-
-def _partial_line(digest: str, number: int, scored: Scored) -> dict[str, Any]:
-    return {"plan": digest, "tree": number, "tokens": scored.tokens, "items": scored.items}
-
-
-def _read_partial(path: Path, digest: str) -> Iterator[tuple[int, Scored]]:
-    """Trees of this very plan; a line cut off by a kill ends the list."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            tree = json.loads(line)
-        except ValueError:
-            return
-        if tree["plan"] == digest:
-            yield tree["tree"], Scored(tree["items"], tree["tokens"])
-
-
-def _append(file: Any, line: Mapping[str, Any]) -> None:
-    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    file.flush()
 
 
 def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from rightcall import models, training
+from rightcall import distributed, models, training
 from rightcall.chat import ChatTemplate
 from rightcall.checkpoints import Checkpointed
 from rightcall.encoding import ConversationCollator, encode_conversations, needed_rows, pack
@@ -16,10 +17,11 @@ from rightcall.likelihood import Scorer
 from rightcall.paths import Job
 from rightcall.recipe import Recipe
 from rightcall.rows import read_snapshot
+from rightcall.together import Together
 
 
-class Trainer(Checkpointed, SFTTrainer):
-    """TRL's trainer with our checkpoints."""
+class Trainer(Checkpointed, Together, SFTTrainer):
+    """TRL's trainer with our checkpoints, and steps that do not depend on the number of processes."""
 
 
 def run(job: Job) -> None:
@@ -29,6 +31,7 @@ def run(job: Job) -> None:
     """
     section = job.recipe.sft
     models.prepare_torch(job.recipe.compute.threads)
+    distributed.meet(job.recipe.compute)
     template = ChatTemplate.load(job.channel("model"), job.recipe.model.chat_template)
     rows = read_snapshot(job.channel("dataset"), "sft")
     if not section.packing:  # packed steps take as many rows as fit
@@ -46,7 +49,7 @@ def run(job: Job) -> None:
     adapter = models.choose_parameters(model, section, job.channel("model"), job.cache)
     trainer = Trainer(
         model=model,
-        args=sft_config(job.recipe, job.checkpoints),
+        args=sft_config(job.recipe, job.checkpoints, bf16_weights=model.dtype == torch.bfloat16),
         train_dataset=Dataset.from_list(examples),
         data_collator=ConversationCollator(template.pad_id),
         processing_class=models.load_tokenizer(job.channel("model")),
@@ -56,7 +59,7 @@ def run(job: Job) -> None:
     training.run(trainer, job, section, template, {"rows": len(encoded.rows), "rows_too_long": encoded.too_long})
 
 
-def sft_config(recipe: Recipe, output_dir: Path) -> SFTConfig:
+def sft_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) -> SFTConfig:
     """TRL's config for this recipe.
 
     Raises: RecipeError when TRL refuses a value.
@@ -67,7 +70,9 @@ def sft_config(recipe: Recipe, output_dir: Path) -> SFTConfig:
     try:
         # packing stays off for TRL: our collator packs, and our attention keeps the rows apart
         return SFTConfig(
-            dataset_kwargs={"skip_prepare_dataset": True}, packing=False, **training.arguments(recipe.sft, output_dir)
+            dataset_kwargs={"skip_prepare_dataset": True},
+            packing=False,
+            **training.arguments(recipe.sft, output_dir, distributed.kind(recipe.compute), bf16_weights=bf16_weights),
         )
     except (TypeError, ValueError) as err:
         raise RecipeError(f"TRL's SFTConfig refuses {recipe.name!r}: {err}; correct the section sft") from err

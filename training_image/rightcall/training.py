@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PrinterCallback
 
-from rightcall import checkpoints, models
+from rightcall import checkpoints, distributed, full_state, global_batch, metrics_log, models
 from rightcall.answer_head import install
 from rightcall.callbacks import Metrics, SaveAndStop, memory_bytes
 from rightcall.chat import ChatTemplate
-from rightcall.errors import TrainingError
 from rightcall.health import Health
 from rightcall.paths import Job
 from rightcall.recipe import TrainingSection
@@ -27,10 +26,20 @@ PASSED_ON = ("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_typ
              "max_grad_norm")  # fmt: skip
 
 
-def arguments(section: TrainingSection, output_dir: Path) -> dict[str, Any]:
-    """The fields that SFTConfig and DPOConfig share; the recipe's `trl` section has the last word."""
+def arguments(
+    section: TrainingSection, output_dir: Path, kind: str = "none", *, bf16_weights: bool = False
+) -> dict[str, Any]:
+    """The fields that SFTConfig and DPOConfig share; the recipe's `trl` section has the last word.
+
+    Raises: RecipeError when the rows of a step cannot be shared equally by the processes.
+    """
+    shared = global_batch.split(
+        section.per_device_train_batch_size, section.gradient_accumulation_steps, distributed.world().size
+    )
     return {
         **{name: getattr(section, name) for name in PASSED_ON},
+        "per_device_train_batch_size": shared.rows,
+        "gradient_accumulation_steps": shared.accumulation,
         "output_dir": str(output_dir),
         "bf16": section.bf16,
         "use_cpu": not torch.cuda.is_available(),
@@ -42,8 +51,21 @@ def arguments(section: TrainingSection, output_dir: Path) -> dict[str, Any]:
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        **distributed.settings(kind, bf16=section.bf16, bf16_weights=bf16_weights),
         **section.trl,
     }
+
+
+def share(trainer: Any, job: Job, section: TrainingSection) -> None:
+    """Prepares a trainer for the processes that train together; nothing changes for one that trains alone."""
+    kind = distributed.kind(job.recipe.compute)
+    distributed.check(trainer.accelerator, kind)
+    trainer.gathers = kind != "none"
+    if distributed.world().size > 1:
+        rows, accumulation = section.per_device_train_batch_size, section.gradient_accumulation_steps
+        trainer.share_steps(global_batch.split(rows, accumulation, distributed.world().size), section)
+    if kind == "fsdp2":
+        distributed.set_fsdp_precision(trainer.accelerator, bf16=section.bf16)
 
 
 def run(
@@ -59,11 +81,14 @@ def run(
 
     Raises: SystemExit(143) after the checkpoint that a stop request asks for.
     """
-    check_placement(trainer, job)
+    share(trainer, job, section)
     checkpoint = checkpoints.newest(job.checkpoints)
     trainer.progress = checkpoints.read_progress(checkpoint)
     watch = SaveAndStop(job.stop_flag, section.save_steps, section.save_minutes)
-    trainer.add_callback(Metrics(job.output / "metrics.jsonl", section.logging_steps, trainer.progress, health))
+    trainer.metrics_file = job.output / checkpoints.METRICS
+    if checkpoint and distributed.world().first:
+        metrics_log.restore(trainer.metrics_file, checkpoint / checkpoints.METRICS)
+    trainer.add_callback(Metrics(trainer.metrics_file, section.logging_steps, trainer.progress, health))
     trainer.add_callback(watch)
     trainer.remove_callback(PrinterCallback)
     counts = models.parameter_counts(trainer.model)
@@ -75,19 +100,20 @@ def run(
     if watch.stopped:
         log.info("stopped on request after step %d", trainer.state.global_step)
         raise SystemExit(STOPPED)
-    models.save(trainer.model, job, template)
+    save(trainer, job, section, template)
     warnings = health.warnings() if health else []
     write_summary(job, trainer, {**counts, **facts, "warnings": [*facts.get("warnings", []), *warnings]})
+    distributed.wait_for_all()
 
 
-def check_placement(trainer: Any, job: Job) -> None:
-    """accelerate falls back to independent copies without an error: compare what it made with what the job asks for."""
-    processes, expected = trainer.accelerator.num_processes, len(job.hosts)
-    if processes != expected or str(trainer.accelerator.distributed_type).rpartition(".")[2] != "NO":
-        kind = trainer.accelerator.distributed_type
-        raise TrainingError(
-            f"{processes} processes ({kind}) train, the job has {expected} hosts; start it through entry.py"
-        )
+def save(trainer: Any, job: Job, section: TrainingSection, template: ChatTemplate) -> None:
+    """Rank 0 writes the model; what the others hold of it is gathered first."""
+    if distributed.kind(job.recipe.compute) in distributed.SHARDED:
+        weights = full_state.gather_weights(trainer.model)
+        if distributed.world().first:
+            models.save(models.rebuild(job, section, weights), job, template)
+    elif distributed.world().first:
+        models.save(trainer.model, job, template)
 
 
 def prepare_head(trainer: Any, *, uses_trees: bool) -> None:
@@ -98,14 +124,19 @@ def prepare_head(trainer: Any, *, uses_trees: bool) -> None:
 
 def write_summary(job: Job, trainer: Any, facts: dict[str, Any]) -> None:
     done = trainer.progress
+    memory = int(distributed.reduced([memory_bytes()], largest=True)[0])
+    if not distributed.world().first:
+        return
     summary = {
         "stage": job.stage,
         "steps": trainer.state.global_step,
         "tokens": done["tokens"],
         "seconds": round(done["seconds"], 3),
         "tokens_per_second": round(done["tokens"] / max(done["seconds"], 1e-9), 2),
-        "peak_memory_bytes": memory_bytes(),
+        "peak_memory_bytes": memory,
         "device": models.device_name(),
+        "processes": distributed.world().size,
+        "parallel": distributed.kind(job.recipe.compute),
         **facts,
     }
     (job.output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -60,6 +60,19 @@ def reshape(record: dict[str, Any], kind: str) -> dict[str, Any]:
     return fields
 
 
+def tool_text(tool: dict[str, Any]) -> str:
+    """A canonical tool as the files write theirs."""
+    return json.dumps(tool["function"], ensure_ascii=False)
+
+
+def raw_tools(record: dict[str, Any], tools: list[dict[str, Any]]) -> list[str] | None:
+    """The tools' text as the file has it, which NVIDIA's task shows to the model; None where ``tools`` give the same."""
+    raw = record.get("raw_tools") or record.get("tools")
+    if not isinstance(raw, list) or not all(isinstance(text, str) for text in raw):
+        return None
+    return None if raw == [tool_text(tool) for tool in tools] else raw
+
+
 def structured(message: Any) -> Any:
     """The message with ``<TOOLCALL>[…]</TOOLCALL>`` text as structured tool_calls; any other message unchanged.
 

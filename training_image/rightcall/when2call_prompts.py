@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rightcall.errors import DataError
+from rightcall.when2call import tool_text
 
 SYSTEM = (
     "You are a helpful AI assistant. \n"
@@ -64,10 +65,10 @@ def prompt_and_answers(row: Mapping[str, Any], style: str) -> tuple[str, list[st
 
 
 def _tool_texts(row: Mapping[str, Any]) -> Sequence[str]:
-    """Tools as the file writes them; in canonical form (normalised schemas) where the file's text was not kept."""
+    """Tools as the file writes them; in canonical form (normalised schemas) where that is the same or all there is."""
     if row.get("raw_tools") is not None:
         return list(row["raw_tools"])
-    return [json.dumps(tool["function"], ensure_ascii=False) for tool in row["tools"]]
+    return [tool_text(tool) for tool in row["tools"]]
 
 
 def _plain(question: str, tools: Sequence[str]) -> str:

@@ -1,0 +1,35 @@
+"""A full disk, said in words, wherever it is noticed."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rightcall.errors import StoreError
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_errors(folder: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turns "no space left on device" into a StoreError that says what is missing and that nothing was lost."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in FULL_DISK:
+            raise
+        raise StoreError(full_disk_message(folder, needed_bytes)) from err
+
+
+def full_disk_message(folder: Path, needed_bytes: int | None = None) -> str:
+    while not folder.exists():
+        folder = folder.parent
+    free_bytes = shutil.disk_usage(folder).free
+    needed = "more than that" if needed_bytes is None else f"{needed_bytes:,} bytes"
+    return (
+        f"the disk of {str(folder)!r} is full: {free_bytes:,} bytes are free, {needed} needed. Nothing was lost: "
+        "finished stages and all checkpoints are there; free some space and run the same command, it resumes from them"
+    )

@@ -1,0 +1,40 @@
+"""One job of the training program, wherever the recipe says that jobs run; the result is the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rightcall.recipe import Recipe
+from tasks import local_backend
+from tasks.job_inputs import Input
+from tasks.job_results import JobResult
+from tasks.stages import StageRun
+
+HERE_ALWAYS = ("base",)  # it reads the model's source, which lies, or is fetched, on this machine
+
+__all__ = ["Input", "JobResult", "run_job"]
+
+
+def run_job(
+    stage: str,
+    recipe: Recipe,
+    channels: Mapping[str, Path | Input],
+    run: StageRun,
+    on_metrics: Callable[[dict[str, Any]], None] | None = None,
+) -> JobResult:
+    """Runs one job to its end; ``run.folder`` then holds model/, output/ and job.log.
+
+    Raises:
+        RightcallError: the program's own error, or why there is no result and what to do.
+    """
+    if recipe.compute.backend == "sagemaker" and stage not in HERE_ALWAYS:
+        from tasks import sagemaker_backend  # boto3: 0.3 s that a local run does not need
+
+        return sagemaker_backend.run_job(stage, recipe, channels, run, on_metrics)
+    paths = {
+        name: run.store.path(source.ref) / source.part if isinstance(source, Input) else source
+        for name, source in channels.items()
+    }
+    return local_backend.run_job(stage, recipe, paths, run, on_metrics)

@@ -1,0 +1,29 @@
+"""Processes that do not outlive the one that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(*, parent: int | None = None) -> Callable[[], None]:
+    """To be called in the child: the kernel kills it when its parent ends in any way, kill -9 included.
+
+    `parent` is who the parent should be; None = whoever it is now. It must not be found dead already.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: nothing may be imported after it
+
+    def bind() -> None:
+        expected = os.getppid() if parent is None else parent
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != expected or (expected == 1 and parent != 1):
+            os._exit(1)
+
+    return bind
