@@ -48,7 +48,7 @@ image: $(STAMP) ## build the training image with docker or buildah, and push it
 	$(BIN)/python -m tasks.image $(IMAGE) $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(RUN_AS),--run-as $(RUN_AS)) \
 		$(if $(FLASH_ATTENTION),--flash-attention $(FLASH_ATTENTION)) $(if $(PIP_CONF),--pip-conf $(PIP_CONF))
 
-image-test: $(STAMP) ## build the image on a Debian made here and train in it (root, buildah, mmdebstrap; about 5 minutes)
+image-test: $(STAMP) ## build the image on a Debian made here and train in it (root, buildah, mmdebstrap; 10 minutes to an hour)
 	RIGHTCALL_IMAGE_TEST=1 $(BIN)/python -m pytest tests/test_image.py
 
 clean: ## remove the environment and what the runs left
