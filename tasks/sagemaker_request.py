@@ -33,7 +33,8 @@ LONGEST_VALUE = 512  # characters of an environment variable in a request
 SECRET_PREFIX = "RIGHTCALL_SECRET_"  # noqa: S105  a name
 METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "rewards_accuracy", "margin")
 NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
-CONTAINER = {"framework": "pytorch", "version": "2.10.0", "py_version": "py313", "image_scope": "training"}
+# the torch of requirements.txt, so that pip leaves it alone
+CONTAINER = {"framework": "pytorch-amzn2023", "version": "2.13", "image_scope": "training"}
 SDK_SETTINGS = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 
 

@@ -80,9 +80,8 @@ def test_an_aws_container_gets_the_program_as_a_channel_and_becomes_it(tmp_path:
         scripts.extend(path.read_text() for path in folder.glob("sm_train.sh"))
 
     request = training_request(plan(instance_type="ml.g5.2xlarge"))
-    assert request["AlgorithmSpecification"]["TrainingImage"].startswith(
-        "763104351884.dkr.ecr.eu-central-1.amazonaws.com/pytorch-training:"
-    )
+    image = "763104351884.dkr.ecr.eu-central-1.amazonaws.com/pytorch:2.13-cu133-amzn2023-sagemaker"
+    assert request["AlgorithmSpecification"]["TrainingImage"] == image  # with the torch of requirements.txt
     assert set(channels(request)) == {"job", "model", "dataset", "code", "sm_drivers"}
     assert problems(request) == ""
     sagemaker_request._trainer(plan(instance_type="ml.g5.2xlarge"), upload)._create_training_job_args()
