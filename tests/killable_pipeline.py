@@ -6,19 +6,36 @@ run's pid when it has started, and its exit code when it has ended (minus the si
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import threading
 from typing import Any
 
+# Seconds each, and otherwise imported by every run where they are used.
+PRELOADED = (
+    "great_expectations", "matplotlib.figure", "matplotlib.backends.backend_svg", "alembic.command", "mlflow.genai",
+    "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "flows.pipeline",
+)  # fmt: skip
+
+
+def preload() -> None:
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from tasks.caching import module_digest
+    from tasks.gate import decide_verdict
+    from tasks.ingestion import ingest_snapshot
+    from tasks.report import write_report
+    from tasks.scoring import score_model
+    from tasks.training import prepare_base, train_dpo, train_sft
+
+    for stage in (prepare_base, ingest_snapshot, train_sft, train_dpo, score_model, decide_verdict, write_report):
+        module_digest(stage.modules)  # keeps what it has parsed
+
 
 def main() -> None:
-    import great_expectations  # noqa: F401  seconds each, and imported where they are used
-    import mlflow  # noqa: F401
-
-    import flows.pipeline  # noqa: F401
-
+    preload()
     if threading.active_count() > 1:  # they would be missing in a fork
         sys.exit(f"the imports have started threads: {threading.enumerate()!r}")
     for line in sys.stdin:
