@@ -58,7 +58,7 @@ def run_job(
     end_marked(str(root))
     _prepare(root, stage, recipe, channels)
     started = time.monotonic()
-    resumed = last_checkpoint(root)
+    resumed = resume_point(root)
     run.logger.info(
         "%s starts %s%s; its log: %s", run.title, entry.name, f", resumes from {resumed}" if resumed else "", log
     )
@@ -75,10 +75,12 @@ def run_job(
     return JobResult(read_summary(run.folder), round(time.monotonic() - started, 3))
 
 
-def last_checkpoint(root: Path) -> str | None:
-    """Name of the newest complete checkpoint, e.g. "checkpoint-40"."""
+def resume_point(root: Path) -> str | None:
+    """What the next run goes on from: the newest complete checkpoint, as in "checkpoint-40", or a scoring's finished items."""
     complete = [path.parent.name for path in root.glob("checkpoints/checkpoint-*/COMPLETE")]
-    return max(complete, key=lambda name: int(name.rpartition("-")[2]), default=None)
+    if complete:
+        return max(complete, key=lambda name: int(name.rpartition("-")[2]))
+    return "the items that are finished" if any(root.glob("checkpoints/*.partial.jsonl")) else None
 
 
 def _prepare(root: Path, stage: str, recipe: Recipe, channels: Mapping[str, Path]) -> None:
@@ -147,7 +149,7 @@ def _error_of(stage: str, code: int, root: Path, log: Path) -> RightcallError:
     tail = last_lines(log)
     if "No space left on device" in text or (not text and "No space left on device" in tail):
         return StoreError(full_disk_message(root))
-    checkpoint = last_checkpoint(root)
+    checkpoint = resume_point(root)
     resume = f"the same command resumes from {checkpoint}" if checkpoint else "the same command starts it again"
     if (error := program_error(text, f"stage {stage!r}; its log: {log}")) is not None:
         return error

@@ -22,7 +22,7 @@ from rightcall.paths import Folders, folders
 from rightcall.recipe import Recipe
 from tasks.child_process import marked
 from tasks.job_progress import Tail, describe
-from tasks.local_backend import JobResult, last_checkpoint, run_job
+from tasks.local_backend import JobResult, resume_point, run_job
 from tasks.stages import StageRun
 from tasks.store import Store
 
@@ -160,7 +160,7 @@ def test_an_interrupted_job_saves_a_checkpoint_and_leaves_no_process(run: StageR
     assert time.monotonic() - started < 10
     root = run.scratch / "job"
     assert marked(str(root)) == []
-    checkpoint = last_checkpoint(root)
+    checkpoint = resume_point(root)
     assert checkpoint is not None
     assert int(checkpoint.rpartition("-")[2]) % 5 != 0 or (root / f"checkpoints/{checkpoint}/COMPLETE").exists()
     assert job(run, 30).summary["first"] >= 7
@@ -201,10 +201,12 @@ def test_a_flow_shows_one_progress_artifact_that_ends_at_100_percent(
 def test_only_complete_checkpoints_count_and_ten_comes_after_nine(tmp_path: Path) -> None:
     for name in ("checkpoint-9", "checkpoint-10", "checkpoint-11"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert last_checkpoint(tmp_path) is None
+    assert resume_point(tmp_path) is None
+    (tmp_path / "checkpoints" / "items.partial.jsonl").touch()
+    assert resume_point(tmp_path) == "the items that are finished"
     for name in ("checkpoint-9", "checkpoint-10"):
         (tmp_path / "checkpoints" / name / "COMPLETE").touch()
-    assert last_checkpoint(tmp_path) == "checkpoint-10"
+    assert resume_point(tmp_path) == "checkpoint-10"
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
