@@ -33,6 +33,9 @@ from sagemaker_client import (  # noqa: F401  two are fixtures, by another name
 )
 from sagemaker_service import Service
 from sagemaker_service.constraints import model
+from sagemaker_service.quickstart import own_environment
+
+from tasks.environment import DEFAULTS
 
 
 def test_a_container_has_its_files_its_environment_and_is_pid_1(service: Service) -> None:
@@ -268,3 +271,8 @@ def test_waiting_too_long_for_capacity_ends_a_spot_job(service: Service) -> None
     ended = run(service, "waits", **(SPOT | {"StoppingCondition": short}))
     assert (ended["TrainingJobStatus"], ended["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     assert "TrainingStartTime" not in ended
+
+
+def test_the_quickstart_keeps_away_from_the_usual_home_and_from_the_users_account() -> None:
+    given = {**DEFAULTS, "PATH": "/bin", "AWS_PROFILE": "mine", "MLFLOW_TRACKING_URI": "http://team"}
+    assert own_environment(given) == {"PATH": "/bin", "MLFLOW_TRACKING_URI": "http://team"}

@@ -13,20 +13,29 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
 from sagemaker_service.process import CHECKOUT, ServiceProcess
 from tasks.child_process import die_with_parent
+from tasks.environment import DEFAULTS
 
 BUCKET = "rightcall-quickstart"
 HOME = CHECKOUT / ".rightcall" / "quickstart-sagemaker"
 COMPUTE = ("--set", "compute.backend=sagemaker", "--set", "compute.sagemaker.instance_type=ml.m5.xlarge")
 
 
+def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's variables, without the account and without what importing tasks has set here: it leads to the usual home."""
+    return {
+        name: value for name, value in environ.items() if not name.startswith("AWS_") and DEFAULTS.get(name) != value
+    }
+
+
 def run_pipeline(service: ServiceProcess, arguments: list[str]) -> int:
     """The pipeline's exit code."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    own = own_environment(os.environ)
     home = {"RIGHTCALL_HOME": own.get("RIGHTCALL_HOME", str(HOME)), "RIGHTCALL_POLL_SECONDS": "1"}
     pipeline = subprocess.Popen(
         [sys.executable, "-m", "flows.pipeline", *arguments, *COMPUTE, "--store", f"s3://{BUCKET}/store"],
