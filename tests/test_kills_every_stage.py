@@ -141,7 +141,8 @@ class Place:
         """(version, digest) of what is registered."""
         from mlflow import MlflowClient
 
-        found = MlflowClient(f"sqlite:///{self.database}").search_model_versions("name = 'rightcall'")
+        uri = f"sqlite:///{self.database}"  # the registry's is another setting, which other tests have set in this process
+        found = MlflowClient(uri, registry_uri=uri).search_model_versions("name = 'rightcall'")
         return [(int(version.version), version.tags["rightcall.digest"]) for version in found]
 
     def jobs(self) -> dict[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -80,14 +79,6 @@ def run_entry(root: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
-
-
-def test_several_hosts_are_refused_with_a_failure_file(tmp_path: Path) -> None:
-    (tmp_path / "input/config").mkdir(parents=True)
-    config = {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}
-    (tmp_path / "input/config/resourceconfig.json").write_text(json.dumps(config))
-    assert run_entry(tmp_path).returncode == 1
-    assert "trains on one host" in (tmp_path / "output/failure").read_text()
 
 
 def test_the_failure_file_holds_the_error_and_where_it_was_raised(tmp_path: Path) -> None:

@@ -414,7 +414,7 @@ def test_credentials_are_nowhere(
     assert not [value for value in hidden for text in texts if value in text]
 
 
-def wait_until(condition: Any, seconds: float = 60) -> None:
+def wait_until(condition: Any, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"

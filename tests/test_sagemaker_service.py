@@ -107,9 +107,9 @@ else:
 
 
 def test_the_role_s_credentials_come_from_an_address_and_reach_s3(service: Service) -> None:
-    script = "import boto3; print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
+    script = "import boto3; [print(bucket['Name']) for bucket in boto3.client('s3').list_buckets()['Buckets']]"
     assert run(service, "role", "python", "-c", script)["TrainingJobStatus"] == "Completed"
-    assert said("role") == [BUCKET]
+    assert BUCKET in said("role")  # moto is one for all servers of this process
 
 
 def test_network_isolation_leaves_a_container_without_endpoints_and_credentials(service: Service) -> None:
