@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from tasks.sagemaker_request import training_request
 
 # ruff: noqa: F811
 STEPS = list(range(1, 13))
+ROOT = Path(__file__).parents[1]
 ORCHESTRATOR = """
 import json, logging, sys
 from pathlib import Path
@@ -78,9 +80,11 @@ def test_metrics_arrive_while_the_job_runs(cloud: Cloud) -> None:
 def test_an_orchestrator_killed_while_the_job_runs_leaves_it_and_the_rerun_attaches(cloud: Cloud) -> None:
     rows = cloud.rows(seconds=0.3)
     arguments = [cloud.store.address, cloud.key, cloud.model.model_dump_json(), rows.model_dump_json()]
-    first = subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, *arguments])
+    paths = os.pathsep.join(str(ROOT / part) for part in ("", "training_image", "tests"))
+    first = subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, *arguments], env=os.environ | {"PYTHONPATH": paths})
     try:
         wait_until(lambda: cloud.jobs and cloud.service.jobs[cloud.name()].secondary == "Training")
+        assert first.poll() is None
     finally:
         first.kill()
         first.wait()
