@@ -29,7 +29,7 @@ from rightcall.recipe import Recipe
 from tasks.costs import Estimate, clock
 from tasks.gate import read_verdict
 from tasks.report import report_path
-from tasks.results import METRICS, read_lines, read_scores, read_summary
+from tasks.results import METRICS, numbers_of, read_lines, read_scores, read_summary
 from tasks.store import ArtifactRef, open_store
 
 MAX_ROWS = 100  # of a table
@@ -100,9 +100,7 @@ def show_training(stage: str, ref: ArtifactRef) -> None:
     folder = open_store().path(ref)
     summary, lines = read_summary(folder), read_lines(folder / METRICS)
     warnings = [f"\n> **Warning** {text}" for text in summary.get("warnings", [])]
-    numbers = [
-        {"": name.replace("_", " "), stage: _plain(value)} for name, value in summary.items() if _is_scalar(value)
-    ]
+    numbers = [{"": name.replace("_", " "), stage: _plain(value)} for name, value in numbers_of(summary).items()]
     _show(
         create_markdown_artifact,
         key=f"{stage}-summary",
@@ -197,10 +195,6 @@ def _text(rows: Sequence[Row]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> str:

@@ -1,32 +1,13 @@
-"""Child processes that leave no orphans: they die with their parent, and their whole family is ended with them."""
+"""Child processes that leave no orphans: their whole family is ended with them."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-PR_SET_PDEATHSIG = 1
-# Loaded here and not in the child: between fork and exec nothing may take a lock that another thread held.
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """``preexec_fn``: SIGKILL for the child when the parent *thread* that started it ends, so wait in that thread."""
-
-    def ask_kernel() -> None:
-        if _libc is not None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before we asked
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return ask_kernel
 
 
 def end_group(child: subprocess.Popen[bytes], patience_seconds: float) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rightcall import errors
@@ -37,9 +35,3 @@ def program_error(failure: str, where: str) -> RightcallError | None:
         return None
     reason = re.split(r"\nTraceback|\n\n  File ", message)[0].strip()
     return kind(f"{reason} ({where})")
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The program's final numbers, from a result's folder."""
-    path = folder / "output" / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

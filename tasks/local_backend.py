@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from rightcall.errors import BackendError, RightcallError, StoreError
+from rightcall.parents import die_with_parent
 from rightcall.recipe import Recipe
-from tasks.child_process import die_with_parent, end_group, end_marked
+from tasks.child_process import end_group, end_marked
 from tasks.environment import CHECKOUT
 from tasks.job_progress import Progress, Tail, last_lines
-from tasks.job_results import MODEL_RESULT, JobResult, expected_result, program_error, read_summary
+from tasks.job_results import MODEL_RESULT, JobResult, expected_result, program_error
+from tasks.results import read_summary
 from tasks.stages import StageRun
 from tasks.store import full_disk_message
 
@@ -126,7 +128,7 @@ def _run_child(entry: Path, environment: dict[str, str], log: Path, tell: Callab
             child = subprocess.Popen(
                 [sys.executable, str(entry)],
                 env=environment, cwd=environment["SM_ML_ROOT"], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-                start_new_session=True, preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509  one system call, no locks
+                start_new_session=True, preexec_fn=die_with_parent(parent=os.getpid()),  # noqa: PLW1509  one system call, no locks
             )  # fmt: skip
         except OSError as err:
             raise BackendError(

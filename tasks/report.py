@@ -16,7 +16,7 @@ from rightcall.rows import read_snapshot
 from tasks import plots, report_data
 from tasks.billing import read_bills, total
 from tasks.gate import read_verdict
-from tasks.results import METRICS, Scores, read_lines, read_scores, read_summary
+from tasks.results import METRICS, Scores, numbers_of, read_lines, read_scores, read_summary
 from tasks.stages import StageRun, stage
 from tasks.store import ArtifactRef, Store
 from tasks.tracking import git_commit, redact
@@ -126,12 +126,11 @@ def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[st
         folder = store.path(ref)
         lines, summary = read_lines(folder / METRICS), read_summary(folder)
         panels, colour = (SFT_PANELS, plots.COLOURS[1]) if label == "sft" else (DPO_PANELS, plots.COLOURS[2])
-        numbers = {name: value for name, value in summary.items() if _is_shown(value)}
         found.append(
             {
                 "name": names.get(label, label),
                 "picture": _picture(plots.curves(lines, panels, colour)),
-                "numbers": numbers,
+                "numbers": numbers_of(summary),
                 "warnings": list(dict.fromkeys(summary.get("warnings", []))),
             }
         )
@@ -170,7 +169,3 @@ def _origin(store: Store, ref: ArtifactRef) -> dict[str, Any]:
 
 def _picture(svg: str) -> Any:
     return jinja2.filters.do_mark_safe(svg)
-
-
-def _is_shown(value: object) -> bool:
-    return isinstance(value, int | float | str) and not isinstance(value, bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
+    """The training program's final numbers, from a result's folder."""
     path = folder / SUMMARY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def numbers_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What of it is shown to people: single values, neither lists nor flags."""
+    return {
+        name: value
+        for name, value in summary.items()
+        if isinstance(value, int | float | str) and not isinstance(value, bool)
+    }
 
 
 def compare(first: Scores, second: Scores, evaluation: EvaluationSection) -> dict[str, Difference]:

@@ -23,7 +23,8 @@ from tasks import costs, s3, s3_transfer, sagemaker_request
 from tasks.cancellation import FlowRunWatch
 from tasks.job_inputs import Input
 from tasks.job_progress import Progress
-from tasks.job_results import JobResult, read_summary
+from tasks.job_results import JobResult
+from tasks.results import read_summary
 from tasks.sagemaker_archives import LostResult, collect
 from tasks.sagemaker_client import client, passes, service_errors
 from tasks.sagemaker_ends import ENDED, classify

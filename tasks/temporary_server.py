@@ -15,7 +15,7 @@ import prefect
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, get_current_settings
 
-from tasks.child_process import die_with_parent
+from rightcall.parents import die_with_parent
 
 SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
@@ -36,5 +36,5 @@ def _start(server: SubprocessASGIServer) -> subprocess.Popen[bytes]:
         "--log-level", "error", "--lifespan", "on",
     ]  # fmt: skip
     settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    die = die_with_parent(os.getpid())
+    die = die_with_parent(parent=os.getpid())
     return subprocess.Popen(command, env={**os.environ, **SETTINGS, **settings}, start_new_session=True, preexec_fn=die)  # noqa: PLW1509

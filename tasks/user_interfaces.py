@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rightcall.errors import BackendError
-from tasks.child_process import die_with_parent, end_group
+from rightcall.parents import die_with_parent
+from tasks.child_process import end_group
 
 STOP_SECONDS = 10.0
 
@@ -27,7 +28,7 @@ def user_interfaces(prefect_port: int, mlflow_port: int) -> Iterator[list[subpro
     children: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
-            die = die_with_parent(os.getpid())
+            die = die_with_parent(parent=os.getpid())
             child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die)  # noqa: PLW1509
             children.append(child)
         yield children

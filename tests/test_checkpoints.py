@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from processes import is_running
+from processes import children, is_running, until
 from training_jobs import make_job, make_root, metrics, run_job, start
 
 from rightcall import checkpoints, metrics_log, models, paths
@@ -158,17 +157,6 @@ def test_a_full_disk_is_named_as_such(tmp_path: Path) -> None:
     assert checkpoints._explained(other, tmp_path) is other
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def test_the_whole_program_stops_dies_and_resumes_as_promised(tiny_model: Path, tmp_path: Path) -> None:
     """entry.py for real: its child killed, itself killed, and asked to stop; each attempt is a new process."""
     root = make_root(tmp_path / "job", tiny_model, "sft", sft={"max_steps": 400, "save_steps": 5})
@@ -183,7 +171,7 @@ def test_the_whole_program_stops_dies_and_resumes_as_promised(tiny_model: Path, 
         with (tmp_path / "log").open("ab") as log:
             environment = os.environ | {"SM_ML_ROOT": str(root)}
             process = subprocess.Popen([sys.executable, str(ENTRY)], env=environment, stdout=log, stderr=log)
-        wait_for(lambda: newest_step() > seen)
+        until(lambda: newest_step() > seen, seconds=60)
         return process
 
     process = launch()
@@ -196,7 +184,7 @@ def test_the_whole_program_stops_dies_and_resumes_as_promised(tiny_model: Path, 
     child = children(process.pid)[0]
     process.kill()
     process.wait(30)
-    wait_for(lambda: not is_running(child), seconds=5)
+    until(lambda: not is_running(child), seconds=5)
 
     process = launch()
     process.terminate()

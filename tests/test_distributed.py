@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from parallel_jobs import launch, lines, logs, make_hosts, wait
-from processes import is_running
+from processes import children, is_running, until
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from training_jobs import make_job, make_recipe, metrics, run_job
@@ -48,17 +46,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_two_hosts_stopped_and_one_host_that_goes_on_learn_what_one_process_learns(
     tiny_model: Path, tmp_path: Path, case: str
@@ -70,7 +57,7 @@ def test_two_hosts_stopped_and_one_host_that_goes_on_learn_what_one_process_lear
     run_job(alone)
     apart = make_hosts(tmp_path / "apart", tiny_model, stage, section, hosts=2, rows=rows, parallel=kind)
     started = launch(apart)
-    wait_for(lambda: bool(children(started[1].pid)))
+    until(lambda: bool(children(started[1].pid)), seconds=120)
     started[1].terminate()
     assert wait(started) == [STOPPED, STOPPED], logs(apart)
     assert not list((apart[0] / "model").iterdir())
@@ -159,7 +146,7 @@ def test_a_killed_process_ends_its_whole_job_and_leaves_nothing_running(tiny_mod
     def training() -> tuple[subprocess.Popen[bytes], list[int]]:
         seen = len(lines(root))
         (entry,) = launch([root], RIGHTCALL_METRICS_TO_LOG="1")
-        wait_for(lambda: len(lines(root)) > seen + 3)
+        until(lambda: len(lines(root)) > seen + 3, seconds=120)
         (torchrun,) = children(entry.pid)
         return entry, [torchrun, *children(torchrun)]
 
@@ -168,11 +155,11 @@ def test_a_killed_process_ends_its_whole_job_and_leaves_nothing_running(tiny_mod
     os.kill(processes[-1], signal.SIGKILL)
     assert entry.wait(60) == 1, logs([root])
     assert "BackendError: a training process was killed" in (root / "output/failure").read_text()
-    wait_for(lambda: not any(map(is_running, processes)), seconds=10)
+    until(lambda: not any(map(is_running, processes)), seconds=10)
     told = [line for line in (root / "log").read_text().splitlines() if line.startswith("RIGHTCALL_METRICS ")]
     assert [json.loads(line.removeprefix("RIGHTCALL_METRICS ")) for line in told] == lines(root)[: len(told)]
 
     entry, processes = training()
     entry.kill()
     entry.wait(30)
-    wait_for(lambda: not any(map(is_running, processes)), seconds=10)
+    until(lambda: not any(map(is_running, processes)), seconds=10)

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from tiny import tiny_choice_rows
 from transformers import AutoModelForCausalLM
@@ -17,22 +16,6 @@ from rightcall.questions import answer_message
 from rightcall.recipe import EvaluationSection
 
 SETTINGS = EvaluationSection(dtype="float32", max_new_tokens=6, max_tree_tokens=1_000, generation_items=8)
-
-
-@pytest.fixture(scope="module")
-def template(tiny_model: Path) -> ChatTemplate:
-    return ChatTemplate.load(tiny_model, "chatml-tools")
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> Any:
-    """The tiny model with larger weights, so that its greedy choices are no near-ties."""
-    loaded = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in loaded.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(10)
-    return loaded
 
 
 def test_a_sample_is_balanced_repeatable_and_in_the_order_of_the_rows() -> None:

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from killable_run import run_small
 from prefect_fixture import prefect_server  # noqa: F401
+from processes import comes_true
 
 from tasks.child_process import marked
 from tasks.leases import EXPIRY_SECONDS
@@ -64,17 +65,8 @@ def finish(process: BaseProcess, seconds: float = 60) -> int | None:
 def orphans(store: Store) -> list[int]:
     """Processes of any job of this store that still live, after the moment that the kernel needs."""
     roots = [str(path / "scratch" / "job") for path in store.root.glob(".work/*/*")]
-    until(lambda: not any(marked(root) for root in roots), 3)
+    comes_true(lambda: not any(marked(root) for root in roots), 3)
     return [pid for root in roots for pid in marked(root)]
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def job_root(store: Store, stage: str = "killable") -> Path | None:
@@ -104,7 +96,7 @@ def test_after_ten_kills_at_random_moments_the_result_is_that_of_an_undisturbed_
         process.kill()
         assert finish(process) in (-signal.SIGKILL, 0)
         # The program dies at once; the worker that left its session is found and ended by the next run.
-        assert until(lambda: len(marked(str(job_root(store)))) <= 1, 3)
+        assert comes_true(lambda: len(marked(str(job_root(store)))) <= 1, 3)
     assert finish(start(store, tmp_path / "ref")) == 0
     ref = ArtifactRef.model_validate_json((tmp_path / "ref").read_text())
     assert ref == undisturbed
@@ -116,7 +108,7 @@ def test_a_killed_program_is_a_failure_and_the_next_run_resumes(
     store: Store, undisturbed: ArtifactRef, tmp_path: Path
 ) -> None:
     process = start(store)
-    assert until(lambda: has_checkpoint(store))
+    assert comes_true(lambda: has_checkpoint(store), 30)
     for pid in marked(str(job_root(store))):
         os.kill(pid, signal.SIGKILL)
     assert finish(process) == 1
@@ -137,11 +129,11 @@ def test_who_waits_for_a_killed_run_does_not_wait_for_its_lease_to_expire(
     store: Store, undisturbed: ArtifactRef, tmp_path: Path
 ) -> None:
     first = start(store)
-    assert until(lambda: has_checkpoint(store))
+    assert comes_true(lambda: has_checkpoint(store), 30)
     second = start(store, tmp_path / "ref")
     time.sleep(0.3)
     first.kill()
-    assert until(lambda: (store.root / "bodies").read_text() == "ran\nran\n", EXPIRY_SECONDS / 2)
+    assert comes_true(lambda: (store.root / "bodies").read_text() == "ran\nran\n", EXPIRY_SECONDS / 2)
     assert finish(second) == 0
     assert ArtifactRef.model_validate_json((tmp_path / "ref").read_text()) == undisturbed
     first.join()
@@ -167,7 +159,7 @@ def test_a_flow_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on_next_time(
 
     server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
     stopped = command("flow", str(store.root), "4000", "0.02", **server)
-    assert until(lambda: has_checkpoint(store), 60)
+    assert comes_true(lambda: has_checkpoint(store), 60)
     time.sleep(0.3)
     stopped.send_signal(signal_number)
     said, _ = stopped.communicate(timeout=60)
@@ -190,7 +182,7 @@ def test_a_flow_killed_with_its_lease_is_resumed_by_the_same_command(
 
     server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
     killed = command("flow", str(store.root), str(STEPS), "0.2", **server)
-    assert until(lambda: has_checkpoint(store), 60)
+    assert comes_true(lambda: has_checkpoint(store), 60)
     killed.kill()
     killed.communicate()
     assert len(list((store.root / ".leases").glob("*.lease"))) == 1
@@ -227,7 +219,7 @@ def test_sft_killed_in_the_middle_resumes_and_ends_with_the_same_weights(
     tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     first = command("sft", str(store.root), "base/tiny", "ingest/tiny", **tracking)
     whole = command("sft", str(inputs.root), "base/tiny", "ingest/tiny", **tracking)
-    assert until(lambda: has_checkpoint(store, "sft") or first.poll() is not None, 120)
+    assert comes_true(lambda: has_checkpoint(store, "sft") or first.poll() is not None, 120)
     first.kill()
     text, _ = first.communicate()
     assert orphans(store) == []

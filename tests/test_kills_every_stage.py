@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect_fixture import prefect_server  # noqa: F401
+from processes import until
 from test_flows import tiny_recipe
 
 from tasks.store import Store
@@ -46,13 +46,6 @@ ENDS = {
     signal.SIGTERM: (4, 143, TERMINATED),
 }
 SECONDS = 240  # longest wait for anything, on a machine that does other things too
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 class Runs:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from prefect_fixture import prefect_server  # noqa: F401
+from processes import until
 from s3_fixture import Fault, S3Server
 from stage_examples import make_first, make_second, ran, small_recipe
 from store_roots import lies_in, overwrite, remove
@@ -194,22 +196,26 @@ def start(code: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def kill_while_held(
+    request: str, s3_server: S3Server, reached: Callable[[], bool], code: str, **environment: str
+) -> None:
+    """Starts ``code`` and kills it with -9 once ``reached``; until then the server holds back what ``request`` names."""
+    answer = threading.Event()
+    s3_server.faults.append(Fault(request, 200, delay=answer))
+    process = start(code, **environment)
+    until(reached, seconds=30)
+    process.kill()
+    process.communicate()
+    answer.set()
+    s3_server.faults.clear()
+
+
 def wait_for(happened: threading.Event) -> None:
     assert happened.wait(60)
 
 
 def test_after_kill_9_in_an_upload_the_next_run_sends_the_rest(store: S3Store, s3_server: S3Server) -> None:
-    answer = threading.Event()
-    s3_server.faults.append(Fault("^PUT .*/3.bin", 200, delay=answer))
-    process = start(COMMIT)
-    for _ in range(600):
-        if len(lies_in(store, "sft/k1/")) == 3:
-            break
-        time.sleep(0.05)
-    process.kill()
-    process.communicate()
-    answer.set()
-    s3_server.faults.clear()
+    kill_while_held("^PUT .*/3.bin", s3_server, lambda: len(lies_in(store, "sft/k1/")) == 3, COMMIT)
     assert store.find("sft", "k1") is None
     remove(store, "sft/k1/3.bin")  # the server may have got it all the same
     s3_server.seen.clear()
@@ -223,20 +229,13 @@ def test_after_kill_9_in_a_download_the_next_run_fetches_the_rest(
     store: S3Store, tmp_path: Path, s3_server: S3Server
 ) -> None:
     assert start(COMMIT).wait(60) == 0
-    answer = threading.Event()
-    s3_server.faults.append(Fault("^GET .*/3.bin", 200, delay=answer))
-    mirror = str(tmp_path / "third")
-    process = start(FETCH, RIGHTCALL_MIRROR=mirror)
-    for _ in range(600):
-        if len(list(Path(mirror).glob("*/team/store/.downloads/sft/k1/*.bin"))) == 3:
-            break
-        time.sleep(0.05)
-    process.kill()
-    process.communicate()
-    answer.set()
-    s3_server.faults.clear()
+    mirror = tmp_path / "third"
+    parts = "*/team/store/.downloads/sft/k1/*.bin"
+    kill_while_held(
+        "^GET .*/3.bin", s3_server, lambda: len(list(mirror.glob(parts))) == 3, FETCH, RIGHTCALL_MIRROR=str(mirror)
+    )
     s3_server.seen.clear()
-    said, _ = start(FETCH, RIGHTCALL_MIRROR=mirror).communicate(timeout=60)
+    said, _ = start(FETCH, RIGHTCALL_MIRROR=str(mirror)).communicate(timeout=60)
     assert said.count("6000000") == 4
     assert gets(s3_server) == ["3.bin"]
 

@@ -7,12 +7,12 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from processes import until
 from s3_fixture import Fault
 from sagemaker_jobs import Cloud, cloud, running_service, sagemaker_recipe  # noqa: F401
 
@@ -83,7 +83,7 @@ def test_an_orchestrator_killed_while_the_job_runs_leaves_it_and_the_rerun_attac
     paths = os.pathsep.join(str(ROOT / part) for part in ("", "training_image", "tests"))
     first = subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, *arguments], env=os.environ | {"PYTHONPATH": paths})
     try:
-        wait_until(lambda: cloud.jobs and cloud.service.jobs[cloud.name()].secondary == "Training")
+        until(lambda: cloud.jobs and cloud.service.jobs[cloud.name()].secondary == "Training")
         assert first.poll() is None
     finally:
         first.kill()
@@ -219,7 +219,7 @@ def test_a_network_that_stays_away_leaves_the_job_at_last(cloud: Cloud, monkeypa
     with pytest.raises(BackendError, match=r"no answer about job .*The job goes on without this process"):
         run_job("sft", sagemaker_recipe(12), channels, cloud.run, disturb)
     assert cloud.jobs == [cloud.name()]
-    wait_until(lambda: not cloud.service.faults.network_is_away())
+    until(lambda: not cloud.service.faults.network_is_away())
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "InternalFailure"])
@@ -416,13 +416,6 @@ def test_credentials_are_nowhere(
     requests = json.dumps([call.request for call in cloud.service.calls])
     texts = [requests, caplog.text, (cloud.folder / "job.log").read_text(), *stored]
     assert not [value for value in hidden for text in texts if value in text]
-
-
-def wait_until(condition: Any, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def below(cloud: Cloud, prefix: str) -> list[str]:

@@ -9,9 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import boto3
 import pytest
 from prefect_fixture import prefect_server  # noqa: F401
+from processes import until
 from sagemaker_service import Service, ServiceProcess
 from stage_examples import small_recipe
 from test_flows import tiny_recipe
@@ -119,13 +119,6 @@ def store(service: Service, tiny_model: Path) -> Store:
 def background() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as executor:
         yield executor
-
-
-def until(condition: Callable[[], object], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def reach(service: Service, step: int, running: Future[ArtifactRef] | subprocess.Popen[bytes]) -> str:

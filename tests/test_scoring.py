@@ -38,22 +38,6 @@ def settings(**changes: Any) -> EvaluationSection:
     return EvaluationSection(**(SETTINGS | changes))
 
 
-@pytest.fixture(scope="module")
-def template(tiny_model: Path) -> ChatTemplate:
-    return ChatTemplate.load(tiny_model, "chatml-tools")
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> Any:
-    """The tiny model with weights ten times as large: with the usual ones it finds all tokens about equally likely."""
-    loaded = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in loaded.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(10)
-    return loaded
-
-
 def plain(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> float:
     """One sequence, one forward pass, nothing shared."""
     with torch.no_grad():

@@ -131,18 +131,13 @@ calls = st.builds(
 )
 
 
-@pytest.fixture(scope="module")
-def chat(tiny_model: Any) -> ChatTemplate:
-    return ChatTemplate.load(tiny_model, "chatml-tools")
-
-
 @settings(max_examples=150, deadline=None)
 @given(call=calls)
 @example(call=called("f", a="</tool_call>"))
 @example(call=called("f", a="```json\n{}\n```"))
 @example(call=called("f", a="<tool_call>{}"))
-def test_what_the_template_writes_is_what_the_verifier_reads(chat: ChatTemplate, call: dict[str, Any]) -> None:
-    assert parse(chat.answer_text(call_message(call["name"], call["arguments"]))).calls == [call]
+def test_what_the_template_writes_is_what_the_verifier_reads(template: ChatTemplate, call: dict[str, Any]) -> None:
+    assert parse(template.answer_text(call_message(call["name"], call["arguments"]))).calls == [call]
 
 
 @settings(max_examples=100, deadline=None)

@@ -40,11 +40,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def template(tiny_model: Path) -> ChatTemplate:
-    return ChatTemplate.load(tiny_model, "chatml-tools")
-
-
 def load(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 

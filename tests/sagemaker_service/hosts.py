@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rightcall.parents import die_with_parent
 from sagemaker_service.jobs import Job
 from sagemaker_service.logs import LogStream
 from sagemaker_service.storage import CheckpointSync
-from tasks.child_process import die_with_parent
 
 FAILURE_CHARACTERS = 1024
 IMAGE = Path(__file__).resolve().parents[2] / "training_image"  # what our image has in /opt/rightcall
@@ -120,7 +120,7 @@ class Host:
         self._process = subprocess.Popen(
             command, env=passed_on | {"PATH": path, "HOME": str(self.folder)} | environment, cwd=self.root,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509  one system call, no locks
+            preexec_fn=die_with_parent(parent=os.getpid()),  # noqa: PLW1509  one system call, no locks
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()

@@ -11,7 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tasks.child_process import die_with_parent, end_group
+from rightcall.parents import die_with_parent
+from tasks.child_process import end_group
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +33,7 @@ class ServiceProcess:
                 [sys.executable, "-m", "sagemaker_service", "--root", str(self.root), *self.options],
                 env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {"PYTHONPATH": path},
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, start_new_session=True,
-                preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509  one system call, no locks
+                preexec_fn=die_with_parent(parent=os.getpid()),  # noqa: PLW1509  one system call, no locks
             )  # fmt: skip
         assert self._child.stdout is not None
         ready = self._child.stdout.readline()

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from rightcall.parents import die_with_parent
 from sagemaker_service.process import CHECKOUT, ServiceProcess
-from tasks.child_process import die_with_parent
 from tasks.environment import DEFAULTS
 
 BUCKET = "rightcall-quickstart"
@@ -40,7 +40,7 @@ def run_pipeline(service: ServiceProcess, arguments: list[str]) -> int:
     pipeline = subprocess.Popen(
         [sys.executable, "-m", "flows.pipeline", *arguments, *COMPUTE, "--store", f"s3://{BUCKET}/store"],
         env=own | home | service.environment, cwd=CHECKOUT,
-        preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509  one system call, no locks
+        preexec_fn=die_with_parent(parent=os.getpid()),  # noqa: PLW1509  one system call, no locks
     )  # fmt: skip
 
     def terminate(number: int, frame: FrameType | None) -> None:
