@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,25 @@ from rightcall.errors import BackendError
 
 PROGRAM = Path("train.py")
 PYTHON = [sys.executable, "-u"]
+LATE_SIGNAL = """
+import os, signal, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+import entry
+child = subprocess.Popen(["sleep", "5"]).pid
+signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
+waitpid, sent = os.waitpid, []
+def just_before(pid, options):
+    if sent:
+        return waitpid(pid, options)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    sent.append(os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        return waitpid(pid, options)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+os.waitpid = just_before
+print(entry.wait_for(child))
+"""
 
 
 def job(stage: str = "sft", **compute: Any) -> dict[str, Any]:
@@ -188,3 +208,10 @@ def test_secrets_reach_the_training_process_only(tmp_path: Path, monkeypatch: py
     assert start
     assert start.environment == {"HF_TOKEN": "value of arn:1", "RIGHTCALL_HOST": "algo-1"}
     assert "HF_TOKEN" not in os.environ
+
+
+def test_a_stop_that_comes_at_the_moment_of_waiting_is_heard_while_the_child_works() -> None:
+    """A signal between Python's look at signals and the system call is seen only after that call: it must not block."""
+    folder = str(Path(paths.__file__).parents[1])
+    said = subprocess.run([sys.executable, "-c", LATE_SIGNAL, folder], capture_output=True, text=True, check=True)
+    assert said.stdout == "-9\n"

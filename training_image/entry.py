@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +33,7 @@ from rightcall.parents import die_with_parent
 
 HERE = Path(__file__).resolve().parent
 STOPPED = 128 + signal.SIGTERM
+REAP_SECONDS = 0.1
 GRACE_SECONDS = 110  # SageMaker kills a container 120 seconds after SIGTERM
 
 
@@ -52,11 +54,16 @@ def secrets() -> dict[str, str]:
 
 
 def wait_for(child: int) -> int:
-    """Reaps every process that ends (as PID 1 must) until `child` does; minus the signal, or its exit status."""
+    """Reaps every process that ends (as PID 1 must) until `child` does; minus the signal, or its exit status.
+
+    It never blocks in waitpid: a SIGTERM that comes just before such a call would be handled only when a child ends.
+    """
     while True:
-        pid, status = os.waitpid(-1, 0)
+        pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == child:
             return os.waitstatus_to_exitcode(status)
+        if not pid:
+            time.sleep(REAP_SECONDS)
 
 
 def write_failure(where: paths.Folders, text: str) -> None:
