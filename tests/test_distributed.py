@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from training_jobs import make_job, make_recipe, metrics, run_job
 from transformers import AutoModelForCausalLM
 
-from rightcall import distributed
+from rightcall import distributed, models
 from rightcall.errors import TrainingError
 from rightcall.recipe import Recipe
 from rightcall.training import STOPPED
@@ -127,6 +127,20 @@ def test_precision_is_the_recipes_whoever_shards(kind: str) -> None:
         "enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": [],
     }  # fmt: skip
     assert full["deepspeed"]["zero_optimization"]["stage"] == int(kind[-1])
+
+
+@pytest.mark.parametrize(
+    ("method", "on_gpu"),
+    [("full", torch.float32), ("spectrum", torch.float32), ("lora", torch.bfloat16), ("qlora", torch.bfloat16)],
+)
+def test_what_is_trained_is_fp32_also_on_a_gpu(
+    method: str, on_gpu: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = make_recipe(sft={"method": method, "bf16": True}).sft
+    assert models.precision(section) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert models.precision(section) == on_gpu
+    assert models.precision(section.model_copy(update={"bf16": False})) == torch.float32
 
 
 def test_a_rank_that_fails_on_another_host_is_named_by_both(tiny_model: Path, tmp_path: Path) -> None:

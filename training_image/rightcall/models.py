@@ -29,7 +29,6 @@ from rightcall.recipe import TrainingSection
 
 log = logging.getLogger(__name__)
 
-FP32_MASTER_PARAMETERS = 3e9  # below it fp32 weights and Adam's two moments fit beside the activations on one GPU
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
                    "added_tokens.json", "generation_config.json")  # fmt: skip
 
@@ -50,7 +49,7 @@ def load(job: Job, section: TrainingSection, *, on_gpu: bool = True) -> PreTrain
     """
     folder = job.channel("model")
     arguments: dict[str, Any] = {
-        "dtype": precision(folder, section), "attn_implementation": "sdpa", "local_files_only": True,
+        "dtype": precision(section), "attn_implementation": "sdpa", "local_files_only": True,
         "trust_remote_code": job.recipe.model.trust_remote_code,
     }  # fmt: skip
     if section.method == "qlora":
@@ -68,14 +67,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def precision(folder: Path, section: TrainingSection) -> torch.dtype:
-    """fp32 on the CPU, and on a GPU for models below 3 B; else bf16, as are frozen weights under an adapter."""
-    if not torch.cuda.is_available() or not section.bf16:
-        return torch.float32
-    size_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    parameters = size_bytes / (4 if stored_dtype(folder) == torch.float32 else 2)
+def precision(section: TrainingSection) -> torch.dtype:
+    """fp32, whatever the model's size; bf16 on a GPU for what an adapter leaves frozen.
+
+    Steps added to bf16 weights are lost in their rounding, unless fp32 copies are kept, as ZeRO and FSDP do and one
+    process does not: the result would show who shares the work.
+    """
     adapter = section.method in ("lora", "qlora")
-    return torch.bfloat16 if adapter or parameters >= FP32_MASTER_PARAMETERS else torch.float32
+    return torch.bfloat16 if adapter and section.bf16 and torch.cuda.is_available() else torch.float32
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

@@ -125,7 +125,9 @@ class TrainingSection(Section):
     max_length: int = Field(2048, gt=0, description="tokens; longer rows are quarantined, never cut silently")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    bf16: bool = Field(True, description="bf16 autocast over fp32 weights on CPU, bf16 weights on GPU")
+    bf16: bool = Field(
+        True, description="bf16 autocast over fp32 weights; on a GPU what an adapter leaves frozen is held in bf16"
+    )
     activation_checkpointing: bool = False
     save_steps: int = Field(50, gt=0)
     save_minutes: float = Field(10, gt=0, description="also save when this long has passed since the last checkpoint")
