@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rightcall.recipe import Recipe
 from tasks.billing import read_bills, total
+from tasks.cancellation import FlowRunWatch
 from tasks.report import report_path
 from tasks.store import ArtifactRef, open_store
 from tasks.tracking import end_pipeline_run, log_costs, record_stage, start_pipeline_run
@@ -33,7 +34,7 @@ def recorded_run(recipe: Recipe, results: Mapping[str, ArtifactRef]) -> Iterator
     Raises:
         RegistryError: MLflow does not answer.
     """
-    run = RecordedRun(start_pipeline_run(recipe))
+    run = RecordedRun(start_pipeline_run(recipe, flow_run=FlowRunWatch().root_id))
     ended = False
     try:
         store = open_store()

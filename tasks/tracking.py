@@ -28,6 +28,7 @@ from tasks.tracking_connection import connect, exclusive, experiment_id, mlflow_
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+FLOW_RUN = "prefect.flow_run"
 REF, DIGEST, RECORDED = "rightcall.ref", "rightcall.digest", "rightcall.recorded"
 PARENT, RUN_NAME = "mlflow.parentRunId", "mlflow.runName"
 PARAMS_PER_BATCH, METRICS_PER_BATCH = 100, 1000  # MLflow's own limits
@@ -41,22 +42,24 @@ SECRET = re.compile(
 _logger = logging.getLogger("rightcall.tracking")
 
 
-def start_pipeline_run(recipe: Recipe, *, tags: Mapping[str, str] | None = None) -> str:
-    """Opens the parent run and gives its id."""
+def start_pipeline_run(recipe: Recipe, *, flow_run: str | None = None) -> str:
+    """Opens the parent run and gives its id.
+
+    A run of Prefect's that begins anew, because it was suspended for an approval or retried, goes on with the one it had.
+    """
     client = connect()
     with mlflow_errors():
         with exclusive():
             experiment = experiment_id(client, recipe.register_.experiment)
-        name = f"{recipe.name}-{recipe.digest}"
-        known = {
-            "rightcall.recipe": recipe.name,
-            "rightcall.recipe_digest": recipe.digest,
-            "rightcall.kind": "pipeline",
-        }
-        commit = git_commit()
-        run = client.create_run(
-            experiment, run_name=name, tags=known | {"rightcall.git_commit": commit} | dict(tags or {})
-        )
+        tags = {"rightcall.kind": "pipeline", "rightcall.recipe_digest": recipe.digest}
+        if flow_run is not None:
+            tags[FLOW_RUN] = flow_run
+            same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+            if found := client.search_runs([experiment], filter_string=same, max_results=1):
+                client.update_run(found[0].info.run_id, status="RUNNING")
+                return str(found[0].info.run_id)
+        tags |= {"rightcall.recipe": recipe.name, "rightcall.git_commit": git_commit()}
+        run = client.create_run(experiment, run_name=f"{recipe.name}-{recipe.digest}", tags=tags)
         values = recipe.model_dump(mode="json", by_alias=True)
         _log_params(client, run.info.run_id, flatten(values))
         client.log_dict(run.info.run_id, redact(values), "recipe.yaml")

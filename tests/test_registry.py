@@ -280,7 +280,7 @@ def test_a_pipeline_run_has_one_child_per_stage_with_its_numbers(workshop: Works
     inputs = {"snapshot": snapshot.model_dump(mode="json")}
     model = workshop.model("tracked", slice={"beta": 0.1}, inputs=inputs, result={"steps": 3, "note": "fine"})
     scores = workshop.scores("tracked-scores", 30)
-    parent = tracking.start_pipeline_run(recipe, tags={"prefect.flow_run": "abc"})
+    parent = tracking.start_pipeline_run(recipe)
     child = tracking.record_stage(recipe, model, parent, store=workshop.store)
     scored = tracking.record_stage(recipe, scores, parent, store=workshop.store, label="dpo scores")
     tracking.end_pipeline_run(parent, verdict="GO")
@@ -301,6 +301,21 @@ def test_a_pipeline_run_has_one_child_per_stage_with_its_numbers(workshop: Works
     assert whole.data.params["dpo.beta"] == str(recipe.dpo.beta)
     assert whole.data.metrics["dpo scores.acc_norm"] == 0.5
     assert whole.data.tags["rightcall.verdict"] == "GO"
+
+
+def test_a_prefect_run_that_begins_anew_goes_on_with_its_run(workshop: Workshop) -> None:
+    """As after an approval, for which the flow was suspended; another recipe of the same Prefect run has its own."""
+    recipe = recipe_named("resumed")
+    first = tracking.start_pipeline_run(recipe, flow_run="1a2b")
+    tracking.end_pipeline_run(first, verdict="GO")
+    assert tracking.start_pipeline_run(recipe, flow_run="1a2b") == first
+    assert tracking_connection.connect().get_run(first).info.status == "RUNNING"
+    others = [
+        tracking.start_pipeline_run(recipe, flow_run="3c4d"),
+        tracking.start_pipeline_run(recipe_named("another"), flow_run="1a2b"),
+        tracking.start_pipeline_run(recipe),
+    ]
+    assert len({first, *others}) == 4
 
 
 def test_a_rerun_with_cached_stages_logs_no_number_twice(workshop: Workshop) -> None:
