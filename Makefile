@@ -28,7 +28,7 @@ check: $(STAMP) ## lint, format and types, the Dockerfile too
 	$(BIN)/hadolint training_image/Dockerfile
 
 test: $(STAMP) ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 quickstart: $(STAMP) ## the whole pipeline on the embedded default
 	$(BIN)/python -m flows.pipeline recipes/quickstart.yaml

@@ -4,7 +4,8 @@
 
 Each measurement is a process of its own (peak memory is its resident set) over the code that the flow runs: reading,
 canonical form, token counts, schemas, duplicates, leakage, Great Expectations, Parquet. It prints one JSON line a run
-and the ratio of the two speeds. Repeated rows are exact duplicates: found by a hash of their content, ids left out.
+and the ratio of the two speeds. Repeated rows are exact duplicates: found by a hash of their content, ids left out. With
+--distinct every repetition has other words in its user turns, so that each row goes all the way.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import gzip
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import tempfile
 import time
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +37,7 @@ def main() -> None:
         "--model", type=Path, help="folder with a tokenizer (default: the newest base model in the store)"
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--distinct", action="store_true", help="other words in every repetition")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     evaluation = given.evaluation or given.rows_file.with_name("sgd_eval_dev.jsonl.gz")
@@ -43,7 +47,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="rightcall-bench-") as folder:
         repeated = Path(folder) / "repeated.jsonl"
-        write_repeated(given.rows_file, repeated, given.rows)
+        write_repeated(given.rows_file, repeated, given.rows, distinct=given.distinct)
         once = measure_in_child(given.rows_file, evaluation, model)
         print("once    ", json.dumps(once))
         many = measure_in_child(repeated, evaluation, model)
@@ -64,13 +68,25 @@ def newest_base() -> Path:
     return found[-1]
 
 
-def write_repeated(rows_file: Path, target: Path, count: int) -> None:
+def write_repeated(rows_file: Path, target: Path, count: int, *, distinct: bool = False) -> None:
     """The same rows again and again; every row has an id of its own, so nothing is equal byte by byte."""
     with gzip.open(rows_file, "rt") if rows_file.suffix == ".gz" else rows_file.open() as stream:
         records = [json.loads(line) for line in stream]
+    words = sorted({word for record in records for text in user_turns(record) for word in text.split()})
+    generator = random.Random(20261121)
     with target.open("w") as out:
         for number, record in zip(range(count), cycle(records), strict=False):
-            out.write(json.dumps({**record, "id": f"row-{number}"}) + "\n")
+            messages = [
+                {**message, "content": " ".join(generator.choices(words, k=max(8, len(message["content"].split()))))}
+                if distinct and message["role"] == "user"
+                else message
+                for message in record["messages"]
+            ]
+            out.write(json.dumps({**record, "id": f"row-{number}", "messages": messages}) + "\n")
+
+
+def user_turns(record: dict[str, Any]) -> list[str]:
+    return [message["content"] for message in record["messages"] if message["role"] == "user"]
 
 
 def measure_in_child(rows_file: Path, evaluation: Path, model: Path) -> dict[str, float]:
