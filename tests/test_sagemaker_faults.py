@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tarfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -35,6 +37,7 @@ from sagemaker_client import (  # noqa: F401  two are fixtures, by another name
     wait_for,
 )
 from sagemaker_service import Service, ServiceProcess
+from sagemaker_service.storage import files
 
 
 @pytest.mark.parametrize(
@@ -230,3 +233,20 @@ def test_two_requests_with_one_name_make_one_job(service: Service) -> None:
         thread.join()
     assert sorted(codes) == ["ResourceInUse"] * 3 + ["made"]
     finished(service, "twice")
+
+
+def test_a_checkpoint_that_is_rotated_away_while_files_are_listed_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("checkpoint-1/a", "checkpoint-2/a"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scan = os.scandir
+
+    def rotating(folder: Any) -> Any:
+        if str(folder).endswith("checkpoint-1"):
+            shutil.rmtree(folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", rotating)
+    assert files(tmp_path) == [tmp_path / "checkpoint-2/a"]

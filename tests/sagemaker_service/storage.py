@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,12 +46,11 @@ def _keys(s3: Any, bucket: str, prefix: str) -> Iterator[str]:
 def files(folder: Path) -> list[Path]:
     """Oldest first, so that a marker that is written last is also uploaded last."""
     found = []
-    for path in folder.rglob("*"):
-        try:
-            found.append((path.stat().st_mtime_ns, path))
-        except FileNotFoundError:  # the program rotates its checkpoints meanwhile
-            continue
-    return [path for _, path in sorted(found) if path.is_file()]
+    for parent, _, names in os.walk(folder):  # a folder that the program rotates away meanwhile is none for it
+        for path in (Path(parent) / name for name in names):
+            with suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found)]
 
 
 def upload_results(s3: Any, source: Path, uri: str, kms_key: str | None) -> None:
