@@ -13,11 +13,12 @@ from data_checks.suites import judge
 from rightcall import baseline
 from rightcall.errors import DataError
 from rightcall.recipe import Recipe, Source
-from rightcall.rows import BEHAVIOURS, RowKind, read_snapshot
+from rightcall.rows import BEHAVIOURS, RowKind, iter_snapshot
 from tasks.checked_rows import CheckedRows
 
 Json = dict[str, Any]
 WORST = 10
+TRAINED: tuple[RowKind, ...] = ("sft", "preference")
 
 
 def report_checks(
@@ -85,9 +86,12 @@ def _reasons(checked: dict[RowKind, CheckedRows]) -> Json:
 def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json:
     """Looks again, at what was written: no row from live_*, no question of the evaluation, after normalisation."""
     asked = {normalise(question) for question in checked["choice"].questions}
-    rows = [row for kind in ("sft", "preference") for row in read_snapshot(folder, kind)]
-    live = sum(is_live(row["source"], row["id"]) for row in rows)
-    shared = sum(not asked.isdisjoint(questions(row.get("messages") or row["prompt"], normalise)) for row in rows)
+    proved = live = shared = 0
+    for kind in TRAINED:
+        for row in iter_snapshot(folder, kind):
+            proved += 1
+            live += is_live(row["source"], row["id"])
+            shared += not asked.isdisjoint(questions(row.get("messages") or row["prompt"], normalise))
     if live or shared:
         raise DataError(
             f"{live} rows from live_* and {shared} with questions of the evaluation reached training; "
@@ -98,7 +102,7 @@ def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json
         "checked": sum(rows.tally.read for kind, rows in checked.items() if kind != "choice"),
         "found": found,
         "evaluation_questions": len(asked),
-        "proved_rows": len(rows),
+        "proved_rows": proved,
         "remaining": shared,
         "live_rows_in_training": live,
     }
@@ -106,14 +110,13 @@ def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json
 
 def _score_rule(folder: Path) -> Json:
     """What the keyword rule scores on the very items that the models are measured on."""
-    items = read_snapshot(folder, "choice")
     answers: dict[str, list[bool]] = {gold: [] for gold in BEHAVIOURS}
-    for item in items:
+    for item in iter_snapshot(folder, "choice"):
         answers[item["correct_answer"]].append(baseline.predict(item) == item["correct_answer"])
-    total = sum(sum(found) for found in answers.values())
+    total, right = (sum(map(count, answers.values())) for count in (len, sum))
     return {
-        "n": len(items),
-        "accuracy": round(total / len(items), 6) if items else None,
+        "n": total,
+        "accuracy": round(right / total, 6) if total else None,
         "recall": {gold: round(sum(found) / len(found), 6) for gold, found in answers.items() if found},
     }
 
