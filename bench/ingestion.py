@@ -72,21 +72,18 @@ def write_repeated(rows_file: Path, target: Path, count: int, *, distinct: bool 
     """The same rows again and again; every row has an id of its own, so nothing is equal byte by byte."""
     with gzip.open(rows_file, "rt") if rows_file.suffix == ".gz" else rows_file.open() as stream:
         records = [json.loads(line) for line in stream]
-    words = sorted({word for record in records for text in user_turns(record) for word in text.split()})
+    words = sorted({word for record in records for turn in user_turns(record) for word in turn["content"].split()})
     generator = random.Random(20261121)
     with target.open("w") as out:
         for number, record in zip(range(count), cycle(records), strict=False):
-            messages = [
-                {**message, "content": " ".join(generator.choices(words, k=max(8, len(message["content"].split()))))}
-                if distinct and message["role"] == "user"
-                else message
-                for message in record["messages"]
-            ]
-            out.write(json.dumps({**record, "id": f"row-{number}", "messages": messages}) + "\n")
+            if distinct:  # the record itself: each time around its turns get new words
+                for turn in user_turns(record):
+                    turn["content"] = " ".join(generator.choices(words, k=max(8, len(turn["content"].split()))))
+            out.write(json.dumps({**record, "id": f"row-{number}"}) + "\n")
 
 
-def user_turns(record: dict[str, Any]) -> list[str]:
-    return [message["content"] for message in record["messages"] if message["role"] == "user"]
+def user_turns(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [message for message in record["messages"] if message["role"] == "user"]
 
 
 def measure_in_child(rows_file: Path, evaluation: Path, model: Path) -> dict[str, float]:

@@ -113,7 +113,8 @@ def _score_rule(folder: Path) -> Json:
     answers: dict[str, list[bool]] = {gold: [] for gold in BEHAVIOURS}
     for item in iter_snapshot(folder, "choice"):
         answers[item["correct_answer"]].append(baseline.predict(item) == item["correct_answer"])
-    total, right = (sum(map(count, answers.values())) for count in (len, sum))
+    total = sum(len(found) for found in answers.values())
+    right = sum(sum(found) for found in answers.values())
     return {
         "n": total,
         "accuracy": round(right / total, 6) if total else None,

@@ -54,10 +54,9 @@ def start_pipeline_run(recipe: Recipe, *, flow_run: str | None = None) -> str:
         tags = {"rightcall.kind": "pipeline", "rightcall.recipe_digest": recipe.digest}
         if flow_run is not None:
             tags[FLOW_RUN] = flow_run
-            same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-            if found := client.search_runs([experiment], filter_string=same, max_results=1):
-                client.update_run(found[0].info.run_id, status="RUNNING")
-                return str(found[0].info.run_id)
+            if known := _find_run(client, experiment, tags):
+                client.update_run(known, status="RUNNING")
+                return known
         tags |= {"rightcall.recipe": recipe.name, "rightcall.git_commit": git_commit()}
         run = client.create_run(experiment, run_name=f"{recipe.name}-{recipe.digest}", tags=tags)
         values = recipe.model_dump(mode="json", by_alias=True)
@@ -181,11 +180,17 @@ def git_commit() -> str:
 def _child_run(client: MlflowClient, experiment: str, uri: str, name: str) -> str:
     with exclusive():
         number = experiment_id(client, experiment)
-        found = client.search_runs([number], filter_string=f"tags.`{REF}` = '{uri}'", max_results=1)
-        if found:
-            return str(found[0].info.run_id)
+        if known := _find_run(client, number, {REF: uri}):
+            return known
         tags = {REF: uri, "rightcall.kind": "stage"}
         return str(client.create_run(number, run_name=name, tags=tags).info.run_id)
+
+
+def _find_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str | None:
+    """Id of a run with all these tags."""
+    same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found = client.search_runs([experiment], filter_string=same, max_results=1)
+    return str(found[0].info.run_id) if found else None
 
 
 def _record(client: MlflowClient, run: str, recipe: Recipe, ref: ArtifactRef, store: Store) -> None:

@@ -14,6 +14,8 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent(*, parent: int | None = None) -> Callable[[], None]:
     """To be called in the child: the kernel kills it when its parent ends in any way, kill -9 included.
 
+    Its parent is the *thread* that started it: wait for the child in that thread.
+
     `parent` is who the parent should be; None = whoever it is now. It must not be found dead already.
     """
     if sys.platform != "linux":
