@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
+from ruamel.yaml import YAML
 
 from rightcall.metrics import confusion
 from rightcall.recipe import Recipe
@@ -86,7 +87,7 @@ def gather(
     }
     return {
         "recipe": recipe,
-        "recipe_yaml": yaml.safe_dump(redact(recipe.model_dump(mode="json", by_alias=True)), sort_keys=False),
+        "recipe_yaml": _as_yaml(redact(recipe.model_dump(mode="json", by_alias=True))),
         "verdict": read_verdict(store, verdict),
         "names": names,
         "table": report_data.score_table(found, recipe.evaluation),
@@ -103,6 +104,12 @@ def gather(
         "lineage": {label: ref.model_dump() | _origin(store, ref) for label, ref in refs.items()},
         "git_commit": git_commit(),
     }
+
+
+def _as_yaml(values: dict[str, Any]) -> str:
+    text = StringIO()
+    YAML().dump(values, text)
+    return text.getvalue()
 
 
 def _pictures(scores: Mapping[str, Scores], names: Mapping[str, str], rule: Mapping[str, Any]) -> dict[str, Any]:

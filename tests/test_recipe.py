@@ -24,6 +24,9 @@ ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 MODELS = ("qwen3-0.6b", "qwen3-1.7b", "llama-3.2-3b")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+# Thirty lines that mean 2^30 values, by aliases and by merge keys.
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(30))
+MERGED_LAUGHS = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}\n" for n in range(30))
 
 
 def complaint(*overrides: str, path: Path | None = None) -> str:
@@ -140,6 +143,11 @@ def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
         (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
         (b"a: &a [*a]", "recursive anchors"),
         (b"#" * 1_000_001, "1,000,001 bytes"),
+        (b"a: !!bool maybe", "not valid YAML"),
+        (b"? [a, b]\n: 1", "keys are text"),
+        (LAUGHS.encode(), "more than 10,000 values"),
+        (MERGED_LAUGHS.encode(), "more than 10,000 values"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_and_left_as_it_was(tmp_path: Path, content: bytes, message: str) -> None:
@@ -230,6 +238,18 @@ def test_overrides_are_typed_as_yaml_and_the_last_one_wins() -> None:
     assert (recipe.sft.seed, recipe.evaluation.generation_items, recipe.gate.must_not_drop) == (2, 3, {"acc": 0.01})
     assert recipe.data.sft[0].limit == 9
     assert recipe.data.preference[0].limit is None, "an anchor shared the source between lists"
+
+
+def test_words_and_numbers_are_typed_as_yaml_1_2_types_them() -> None:
+    """YAML 1.1 read no as false, 12:30 as 750, 010 as 8 and 5e-7 as text."""
+    tags = "compute.sagemaker.tags={country: no, from: 12:30, switch: off}"
+    recipe = load_recipe(None, [tags, "sft.seed=010", "sft.weight_decay=5e-7"])
+    assert recipe.compute.sagemaker.tags == {"country": "no", "from": "12:30", "switch": "off"}
+    assert (recipe.sft.seed, recipe.sft.weight_decay) == (10, 5e-7)
+
+
+def test_a_tag_that_its_value_does_not_fit_is_a_problem_of_the_override() -> None:
+    assert "the value is not YAML" in complaint("dpo.beta=!!bool maybe")
 
 
 def test_relative_paths_mean_the_recipes_folder_in_a_file_and_this_folder_in_an_override(

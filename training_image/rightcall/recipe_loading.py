@@ -95,9 +95,7 @@ def _read(file: Path) -> Draft:
     try:  # the copy parts what a YAML anchor shares, else an override of one place would change all
         values = json.loads(json.dumps(parsed.value, default=str))
     except (ValueError, TypeError) as err:
-        raise RecipeError(
-            f"{file} cannot be written as plain values ({err}); use text keys and no recursive anchors"
-        ) from err
+        raise RecipeError(f"{file} cannot be written as plain values ({err}); use text keys") from err
     draft = Draft(values, {place: f"line {line}" for place, line in parsed.lines.items()})
     for place, line, first in parsed.duplicates:
         draft.problems.append(f"line {line}: {_dotted(place)}: given twice, first in line {first}; keep one")
