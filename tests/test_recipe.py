@@ -7,13 +7,17 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from rightcall.errors import RecipeError
 from rightcall.recipe import Metric, Recipe
@@ -99,6 +103,28 @@ def test_loading_a_recipe_needs_no_torch() -> None:
     code = "import sys, rightcall.recipe_loading as r; r.load_recipe(); print('torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "training_image")}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "False"
+
+
+def described(section: type[BaseModel], place: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, description) of every field of a section and of the sections inside it."""
+    for name, info in section.model_fields.items():
+        yield f"{place}{name}", info.description or ""
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from described(kind, f"{place}{name}.")
+
+
+def test_every_field_says_what_it_is_and_not_its_name_again() -> None:
+    fields = dict(described(Recipe))
+    assert {"sft.lora.r", "data.sft.uri", "compute.sagemaker.spot"} <= fields.keys()
+    assert [name for name, text in fields.items() if len(text.split()) < 4] == []
+    words = {name: set(re.findall(r"[a-z]+", text.lower())) for name, text in fields.items()}
+    repeated = [name for name, said in words.items() if said <= {"the", "of", "a", "an", *re.split(r"[._]", name)}]
+    assert repeated == []
+
+
+def test_a_value_out_of_range_is_refused_with_what_the_field_means() -> None:
+    assert "dpo.beta: input should be greater than 0, got 0 (strength of the pull" in complaint("dpo.beta=0")
 
 
 def test_all_problems_come_at_once_with_place_field_and_suggestion() -> None:

