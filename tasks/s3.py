@@ -65,11 +65,15 @@ def parse_address(text: str) -> Address:
     return Address(match[1], match[2] or "")
 
 
+def aws_settings() -> tuple[tuple[str, str], ...]:
+    """What a client depends on beside its region; another environment, as in a test, needs another one."""
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+
+
 def client() -> Any:
     """The S3 client of this process and environment; safe to share between threads, not between processes."""
-    settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     with s3_errors("S3"):
-        return _client(os.getpid(), settings)
+        return _client(os.getpid(), aws_settings())
 
 
 @lru_cache(maxsize=4)

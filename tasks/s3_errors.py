@@ -1,4 +1,4 @@
-"""What S3 and botocore refuse, in the words of whoever has to fix it.
+"""What AWS and botocore refuse, in the words of whoever has to fix it; S3's own refusals too.
 
 The original stays the cause, so that what passes by itself (the network, SlowDown) is still known as such and tried
 again by tasks/retries.py. No message holds a credential: botocore puts none into its errors' texts.
@@ -15,6 +15,45 @@ from rightcall.errors import RightcallError, StoreError
 
 ABSENT = {"NoSuchKey", "NotFound", "404"}
 CONDITION_FAILED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+UNKNOWN_CODES = {
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId", "AuthFailure", "OptInRequired",
+    "UnrecognizedClientException", "InvalidSignatureException", "MissingAuthenticationToken", "IncompleteSignature",
+}  # fmt: skip
+EXPIRED = (
+    "the AWS credentials have expired; log in again (aws sso login, or new keys), then run the same command: it resumes"
+)
+UNKNOWN = (
+    "AWS does not know the credentials ({message}); check AWS_PROFILE or AWS_ACCESS_KEY_ID and its secret, and that the region "
+    "is enabled for the account"
+)
+# What botocore says when nothing came back from the service: by the names of the error's classes, the first that fits.
+LOCAL_ADVICE: dict[str, set[str]] = {
+    "no AWS credentials for {what}; run `aws configure` or `aws sso login`, or set AWS_PROFILE": {
+        "NoCredentialsError", "PartialCredentialsError", "UnknownCredentialError", "NoAuthTokenError",
+    },
+    "AWS gave no credentials for {what}: {error}; log in again (aws sso login), then run the same command": {
+        "CredentialRetrievalError", "TokenRetrievalError", "SSOError", "LoginError", "MetadataRetrievalError",
+        "RefreshWithMFAUnsupportedError", "UnknownTokenProviderError",
+    },
+    "the AWS settings cannot be used for {what}: {error}; correct AWS_PROFILE, ~/.aws/config or the AWS_* variable": {
+        "ProfileNotFound", "ConfigParseError", "ConfigNotFound", "InvalidConfigError", "InvalidRetryConfigurationError",
+        "InvalidDefaultsMode", "InvalidProxiesConfigError", "InvalidChecksumConfigError", "InvalidS3AddressingStyleError",
+        "InvalidSTSRegionalEndpointsConfigError", "InvalidS3UsEast1RegionalEndpointConfigError", "InvalidIMDSEndpointError",
+        "InvalidIMDSEndpointModeError", "InvalidEndpointConfigurationError", "InvalidEndpointDiscoveryConfigurationError",
+    },
+    "no AWS region that can be used for {what}: {error}; set AWS_REGION, and check {settings}": {
+        "NoRegionError", "InvalidRegionError", "UnknownRegionError", "UnknownEndpointError", "ServiceNotInRegionError",
+        "EndpointVariantError", "UnknownFIPSEndpointError",
+    },
+    "{service} could not be reached for {what}: {error}; check the network and {settings}, then run the same command: "
+    "it resumes": {"HTTPClientError", "ConnectionError"},
+    "the transfer of {what} was damaged: {error}; run the same command again": {
+        "ChecksumError", "FlexibleChecksumError", "IncompleteReadError", "AwsChunkedWrapperError",
+    },
+}  # fmt: skip
+LOCAL_FAILURE = "{service} failed for {what}: {error}; check {settings}"
+S3_SETTINGS = "AWS_REGION, AWS_ENDPOINT_URL_S3 and the address"
 
 
 def code_of(error: BaseException) -> str:
@@ -29,7 +68,12 @@ def s3_errors(what: str, kind: type[RightcallError] = StoreError) -> Iterator[No
     RightcallError: of the ``kind``, for every error of botocore and s3transfer about ``what`` (s3://bucket/key).
     """
     from botocore.exceptions import BotoCoreError, ClientError
-    from s3transfer.exceptions import RetriesExceededError
+    from s3transfer.exceptions import (
+        RetriesExceededError,
+        S3DownloadFailedError,
+        S3UploadFailedError,
+        S3ValidationError,
+    )
 
     try:
         yield
@@ -40,20 +84,27 @@ def s3_errors(what: str, kind: type[RightcallError] = StoreError) -> Iterator[No
             f"the transfer of {what!r} broke off again and again: {err.last_exception}; run the same command, what has "
             "arrived is kept"
         ) from err.last_exception
+    except (S3DownloadFailedError, S3UploadFailedError, S3ValidationError) as err:
+        raise kind(
+            f"the transfer of {what!r} failed: {err}; something else may be writing there, run the same command again"
+        ) from err
     except BotoCoreError as err:
-        raise kind(_local_failure(err, what)) from err
+        raise kind(local_advice(err, "S3", repr(what), S3_SETTINGS)) from err
+
+
+def local_advice(error: BaseException, service: str, what: str, settings: str) -> str:
+    """Of an error of botocore itself; ``settings``: what a user checks when the address or the region is wrong."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = next((text for text, known in LOCAL_ADVICE.items() if known & names), LOCAL_FAILURE)
+    return text.format(error=error, service=service, what=what, settings=settings)
 
 
 def _expired(error: Any, bucket: str) -> str:
-    return "the AWS credentials have expired; log in again (aws sso login, or new keys), then run the same command: it "\
-           "resumes"  # fmt: skip
+    return EXPIRED
 
 
 def _unknown(error: Any, bucket: str) -> str:
-    return (
-        f"AWS does not know these credentials ({code_of(error)}); check AWS_PROFILE, AWS_ACCESS_KEY_ID and the secret "
-        "that belongs to it"
-    )
+    return UNKNOWN.format(message=code_of(error))
 
 
 def _skewed(error: Any, bucket: str) -> str:
@@ -96,8 +147,8 @@ def _changed(error: Any, bucket: str) -> str:
 
 
 ADVICE: dict[Callable[[Any, str], str], set[str]] = {
-    _expired: {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"},
-    _unknown: {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId", "AuthFailure"},
+    _expired: EXPIRED_CODES,
+    _unknown: UNKNOWN_CODES,
     _skewed: {"RequestTimeTooSkewed"},
     _no_bucket: {"NoSuchBucket"},
     # 400 without a body is S3's answer to a HEAD that was signed for another region.
@@ -116,23 +167,3 @@ def _refusal(error: Any, what: str) -> str:
         if code in codes:
             return advice(error, bucket)
     return f"{code}: {error.response.get('Error', {}).get('Message', '')}; check the bucket's settings"
-
-
-def _local_failure(error: Any, what: str) -> str:
-    """An error of botocore itself: nothing came back from the service."""
-    from botocore import exceptions as known
-
-    if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
-        return f"no AWS credentials for {what!r}; run `aws configure` or `aws sso login`, or set AWS_PROFILE"
-    if isinstance(error, known.ProfileNotFound | known.ConfigParseError):
-        return f"the AWS settings cannot be used for {what!r}: {error}; correct AWS_PROFILE or ~/.aws/config"
-    if isinstance(error, known.CredentialRetrievalError | known.TokenRetrievalError | known.SSOError):
-        return f"AWS gave no credentials for {what!r}: {error}; log in again (aws sso login)"
-    if isinstance(error, known.NoRegionError | known.InvalidRegionError):
-        return f"no AWS region for {what!r}: {error}; set AWS_REGION to the bucket's region"
-    if isinstance(error, known.HTTPClientError | known.ConnectionError):
-        return (
-            f"S3 could not be reached for {what!r}: {error}; check the network, AWS_REGION and AWS_ENDPOINT_URL_S3, "
-            "then run the same command: it resumes"
-        )
-    return f"S3 failed for {what!r}: {error}; check AWS_REGION, AWS_ENDPOINT_URL_S3 and the address"

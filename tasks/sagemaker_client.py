@@ -9,13 +9,14 @@ from functools import lru_cache
 from typing import Any
 
 from rightcall.errors import BackendError, RightcallError
-from tasks import s3
 from tasks.retries import is_transient
+from tasks.s3 import aws_settings
+from tasks.s3_errors import code_of, local_advice
 from tasks.sagemaker_ends import refusal
-from tasks.sagemaker_request import aws_settings
 
 ATTEMPTS = 5  # of one call; whoever waits asks again anyway
 CONNECT_SECONDS, READ_SECONDS = 10, 60
+SETTINGS = "that the region exists (compute.sagemaker.region, AWS_REGION)"
 
 
 def client(service: str, region: str) -> Any:
@@ -49,7 +50,8 @@ def service_errors(name: str, region: str) -> Iterator[None]:
     except ClientError as err:
         raise _refused(err, name) from err
     except BotoCoreError as err:
-        raise BackendError(_local_advice(err, name, region)) from err
+        what = f"job {name!r} in region {region!r}"
+        raise BackendError(local_advice(err, "SageMaker", what, SETTINGS)) from err
 
 
 def passes(error: BaseException) -> bool:
@@ -59,7 +61,7 @@ def passes(error: BaseException) -> bool:
 
 def not_found(error: BaseException) -> bool:
     """DescribeTrainingJob's way to say that there is no such job."""
-    return s3.code_of(error) in ("ValidationException", "ResourceNotFound") and "not found" in str(error).lower()
+    return code_of(error) in ("ValidationException", "ResourceNotFound") and "not found" in str(error).lower()
 
 
 def _refused(error: Any, name: str) -> RightcallError:
@@ -67,30 +69,7 @@ def _refused(error: Any, name: str) -> RightcallError:
     if is_transient(error):
         tries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
         return BackendError(
-            f"SageMaker is busy ({s3.code_of(error)}: {message}; {tries} tries for job {name!r}); run the same command later, "
+            f"SageMaker is busy ({code_of(error)}: {message}; {tries} tries for job {name!r}); run the same command later, "
             "it goes on where it was"
         )
-    return refusal(s3.code_of(error), message, name)
-
-
-def _local_advice(error: Any, name: str, region: str) -> str:
-    from botocore import exceptions
-
-    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-        return "no AWS credentials for SageMaker; run `aws configure` or `aws sso login`, or set AWS_PROFILE"
-    if isinstance(error, exceptions.ProfileNotFound | exceptions.ConfigParseError):
-        return f"the AWS settings cannot be used: {error}; correct AWS_PROFILE or ~/.aws/config"
-    if isinstance(
-        error,
-        exceptions.CredentialRetrievalError
-        | exceptions.TokenRetrievalError
-        | exceptions.SSOError
-        | exceptions.UnauthorizedSSOTokenError,
-    ):
-        return f"AWS gave no credentials: {error}; log in again (aws sso login) and run the same command"
-    if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError | exceptions.InvalidRegionError):
-        return (
-            f"SageMaker could not be reached in region {region!r} for job {name!r}: {error}; check the network and that the "
-            "region exists (compute.sagemaker.region, AWS_REGION), then run the same command"
-        )
-    return f"SageMaker could not be asked about job {name!r}: {error}; check compute.sagemaker and the AWS settings"
+    return refusal(code_of(error), message, name)

@@ -23,6 +23,7 @@ from typing import Any
 
 from rightcall.errors import BackendError, RightcallError, StoreError
 from tasks.job_results import program_error
+from tasks.s3_errors import EXPIRED, EXPIRED_CODES, UNKNOWN, UNKNOWN_CODES
 
 ENDED = ("Completed", "Failed", "Stopped")
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -147,11 +148,6 @@ def _quota(message: str) -> str:
     return f"the quota {found[1]!r}" if found else "a quota"
 
 
-EXPIRED = "the AWS credentials have expired; log in again (aws sso login, or new keys) and run the same command"
-UNKNOWN = (
-    "AWS does not know the credentials ({message}); check AWS_PROFILE or AWS_ACCESS_KEY_ID and its secret, and that the region "
-    "is enabled for the account"
-)
 DENIED = (
     "{message} Your own role needs sagemaker:CreateTrainingJob, DescribeTrainingJob, StopTrainingJob, AddTags and iam:PassRole "
     "for the execution role; docs/sagemaker.md has the policy"
@@ -161,8 +157,7 @@ ADVICE = {
     "--service-code sagemaker` shows its code, then `aws service-quotas request-service-quota-increase --service-code "
     "sagemaker --quota-code … --desired-value …`, or https://console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas; "
     "or choose another compute.sagemaker.instance_type",
-    **dict.fromkeys(("ExpiredTokenException", "ExpiredToken", "RequestExpired", "TokenRefreshRequired"), EXPIRED),
-    **dict.fromkeys(("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "AuthFailure",
-                     "SignatureDoesNotMatch", "MissingAuthenticationToken", "IncompleteSignature", "OptInRequired"), UNKNOWN),
+    **dict.fromkeys(EXPIRED_CODES, EXPIRED),
+    **dict.fromkeys(UNKNOWN_CODES, UNKNOWN),
     **dict.fromkeys(("AccessDeniedException", "AccessDenied"), DENIED),
 }  # fmt: skip

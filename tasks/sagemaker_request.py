@@ -22,6 +22,7 @@ from rightcall.errors import BackendError
 from rightcall.recipe import Recipe, SagemakerSection
 from tasks.costs import instance_of
 from tasks.environment import CHECKOUT
+from tasks.s3 import aws_settings
 
 PROJECT = "rightcall"
 FLOW_RUN_TAG = f"{PROJECT}:flow-run-id"  # by which the cancellation hook finds the jobs of a run
@@ -237,11 +238,6 @@ def _sdk() -> tuple[type[Any], Any]:
         from sagemaker.core.training import configs
 
         return _named_trainer(), configs
-
-
-def aws_settings() -> tuple[tuple[str, str], ...]:
-    """What a client depends on beside its region; another environment, as in a test, needs another one."""
-    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 
 @lru_cache(maxsize=4)

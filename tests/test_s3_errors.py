@@ -41,8 +41,8 @@ def refused(store: S3Store) -> StoreError:
     ("fault", "said", "transient"),
     [
         (Fault("", 400, "ExpiredToken"), "credentials have expired.*log in again .aws sso login", False),
-        (Fault("", 403, "InvalidAccessKeyId"), "does not know these credentials.*AWS_PROFILE", False),
-        (Fault("", 403, "SignatureDoesNotMatch"), "does not know these credentials", False),
+        (Fault("", 403, "InvalidAccessKeyId"), "does not know the credentials.*AWS_PROFILE", False),
+        (Fault("", 403, "SignatureDoesNotMatch"), "does not know the credentials", False),
         (Fault("", 403, "RequestTimeTooSkewed"), "clock of this machine is wrong", False),
         (Fault("", 403, "AccessDenied", "User: arn:aws:iam::1:user/x is not authorized to perform: s3:ListBucket"),
          r"access denied \(User: arn:aws:iam::1:user/x is not.*belongs to another account.*s3:ListBucket", False),
@@ -131,3 +131,14 @@ def test_a_source_in_s3_has_the_same_errors_as_a_source(store: S3Store, s3_serve
     with pytest.raises(SourceError, match="it is busy") as caught:
         fetch("s3://rows/a.jsonl", sha256=None, cache=tmp_path / "cache")
     assert is_transient(caught.value)
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_said(
+    store: S3Store, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = put(store)
+    monkeypatch.setenv("RIGHTCALL_MIRROR", str(tmp_path / "another"))
+    elsewhere = open_store(store.address)
+    s3_server.faults.append(Fault("^GET .*weights", 412, "PreconditionFailed"))
+    with pytest.raises(StoreError, match=r"did not match expected ETag.*; .*run the same command again"):
+        elsewhere.path(ref)

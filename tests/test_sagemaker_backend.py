@@ -299,7 +299,7 @@ def test_no_credentials_are_said_before_anything_is_uploaded(cloud: Cloud, monke
     rows, run = cloud.rows(), cloud.run
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(BackendError, match="no AWS credentials for SageMaker; run `aws configure` or `aws sso login`"):
+    with pytest.raises(BackendError, match="no AWS credentials for job .*; run `aws configure` or `aws sso login`"):
         run_job("sft", sagemaker_recipe(), {"model": Input(cloud.model, "model/"), "dataset": Input(rows)}, run)
 
 
@@ -333,7 +333,7 @@ def test_a_region_without_the_bucket_is_said(cloud: Cloud) -> None:
 
 def test_a_region_that_does_not_exist_is_said(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", "http://127.0.0.1:9")
-    refused(cloud, r"could not be reached in region 'mars-north-1'(?s:.*)check the network and that the region exists",
+    refused(cloud, r"could not be reached for job .* in region 'mars-north-1'(?s:.*)check the network and that the region exists",
             region="mars-north-1")  # fmt: skip
 
 
