@@ -32,6 +32,7 @@ from data_checks.row_content import class_of, row_shingles
 from data_checks.rules import CRITICAL, removes, rules_of, severity_of
 from data_checks.suites import ACCEPTABLE
 from rightcall.chat import ChatTemplate
+from rightcall.errors import DataError
 from rightcall.recipe import DataSection
 from rightcall.rows import COLUMNS, RAW_TOOLS, Row, RowKind, from_columns, raw_tools_column, to_columns
 
@@ -121,10 +122,10 @@ class CheckedRows:
         if len(self._pending) >= CHUNK_ROWS:
             self.flush()
 
-    def refuse(self, problem: str, reason: str, text: str, place: Place) -> None:
+    def refuse(self, problem: DataError, text: str, place: Place) -> None:
         """A line that no row can be made of."""
         self.tally.read += 1
-        self._put_aside([reason], place, {"detail": problem[:500], "text": text})
+        self._put_aside([problem.reason or "unparseable"], place, {"detail": str(problem)[:500], "text": text})
         self._append_flags(_all_false(1, "parseable"))
 
     def flush(self) -> None:

@@ -34,7 +34,6 @@ from tasks.store import ArtifactRef
 Json = dict[str, Any]
 NO_TOOLS_SHARE = 12  # one item in twelve of a sampled evaluation offers no tool, where there are such items
 WINDOW = 2**31 - 1  # an item has no max_length; the model's own window limits it
-_REASON = re.compile(r"([a-z0-9_]+(?::[\w.]+)?): ")
 
 
 def _slice(recipe: Recipe) -> Json:
@@ -87,7 +86,7 @@ def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
     try:
         checks = build_snapshot(recipe, template, run.folder, run.scratch, cache)
     except DataError as err:
-        raise type(err)(f"{err}{_kept_aside(run)}") from err
+        raise type(err)(f"{err.detail}{_kept_aside(run)}", reason=err.reason) from err
     for kind, counts in checks["rows"].items():
         run.logger.info("%s: %s", kind, ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     return {
@@ -191,12 +190,11 @@ def _read_line(line: Line, name: str, adapter: str, rows: CheckedRows) -> None:
         return
     try:
         if line.problem:
-            raise DataError(line.problem)
+            raise line.problem
         record = parse_line(line.content)
         row = to_canonical(record, rows.kind, name, line.number, adapter)
     except DataError as err:
-        reason = match[1] if (match := _REASON.match(str(err))) else "unparseable"
-        rows.refuse(str(err), reason, line.text, place)
+        rows.refuse(err, line.text, place)
         return
     if isinstance(record.get("source"), str) and record["source"].strip():
         row["source"] = record["source"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rightcall.errors import SourceError
+from rightcall.errors import DataError, SourceError
 
 MAX_LINE_BYTES = 10_000_000
 SKIP_BYTES = 2**20  # what is held of a line that is over the limit while its end is looked for
@@ -24,7 +24,7 @@ class Line:
     number: int  # from 1
     content: bytes  # the whole line, or the beginning of one that cannot be used
     size_bytes: int
-    problem: str | None = None  # "reason: detail"
+    problem: DataError | None = None
 
     @property
     def text(self) -> str:
@@ -54,7 +54,7 @@ def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
             1,
             b"",
             path.stat().st_size,
-            f"broken_gzip: {path.name!r} is not gzip; compress it again or drop the ending .gz",
+            DataError(f"{path.name!r} is not gzip; compress it again or drop the ending .gz", reason="broken_gzip"),
         )
         return
     with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
@@ -77,11 +77,11 @@ def _lines(stream: BinaryIO, path: Path, max_bytes: int) -> Iterator[Line]:
         except (EOFError, OSError, zlib.error) as err:
             if isinstance(err, OSError) and not isinstance(err, gzip.BadGzipFile):
                 raise
-            yield Line(
-                number, line, len(line),
-                f"broken_gzip: {path.name!r} ends in the middle ({err}); the {number - 1} lines before it are used, "
-                "fetch the file again",
-            )  # fmt: skip
+            problem = DataError(
+                f"{path.name!r} ends in the middle ({err}); the {number - 1} lines before it are used, fetch the file again",
+                reason="broken_gzip",
+            )
+            yield Line(number, line, len(line), problem)
             return
         if not line:
             return
@@ -96,7 +96,8 @@ def _too_long(stream: BinaryIO, number: int, head: bytes, max_bytes: int) -> Lin
         size += len(part)
         if part.endswith(b"\n"):
             break
-    return Line(number, head, size, f"line_too_long: {size:,} bytes, the limit is {max_bytes:,}; split or drop the row")
+    problem = DataError(f"{size:,} bytes, the limit is {max_bytes:,}; split or drop the row", reason="line_too_long")
+    return Line(number, head, size, problem)
 
 
 def _is_array(path: Path, compressed: bool) -> bool:
@@ -120,9 +121,8 @@ def _array(stream: BinaryIO, path: Path) -> Iterator[Line]:
     try:
         records = json.loads(content)
     except ValueError as err:
-        yield Line(
-            1, content[: 4 * TEXT_CHARACTERS], len(content), f"not_json: {err}; write one object a line (.jsonl)"
-        )
+        problem = DataError(f"{err}; write one object a line (.jsonl)", reason="not_json")
+        yield Line(1, content[: 4 * TEXT_CHARACTERS], len(content), problem)
         return
     for number, record in enumerate(records, 1):
         line = json.dumps(record, ensure_ascii=False).encode("utf-8", errors="surrogatepass")

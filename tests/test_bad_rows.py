@@ -127,7 +127,7 @@ def test_a_truncated_gzip_keeps_what_was_readable_and_says_so(tmp_path: Path) ->
 
 def test_a_file_that_only_claims_to_be_gzip_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl.gz").write_bytes(b'{"id": "1"}\n')
-    assert [line.problem for line in read_lines(tmp_path / "rows.jsonl.gz")] == [
+    assert [str(line.problem) for line in read_lines(tmp_path / "rows.jsonl.gz")] == [
         "broken_gzip: 'rows.jsonl.gz' is not gzip; compress it again or drop the ending .gz"
     ]
 
@@ -145,7 +145,7 @@ def test_a_json_file_may_be_one_array(tmp_path: Path) -> None:
     path.write_text('[{"a": 1}, {"a"')
     (line,) = read_lines(path)
     assert line.problem is not None
-    assert line.problem.startswith("not_json")
+    assert line.problem.reason == "not_json"
     assert isinstance(line, Line)
 
 

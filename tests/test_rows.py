@@ -195,7 +195,7 @@ def test_whatever_is_given_as_parameters_comes_out_as_valid_json_schema_or_an_er
     try:
         result = parameters(schema)
     except DataError as err:
-        result = {"type": "object", "properties": {}} if str(err).startswith("bad_tool: ") else {}
+        result = {"type": "object", "properties": {}} if err.reason == "bad_tool" else {}
     Draft202012Validator.check_schema(result)
     assert result["type"] == "object"
     assert isinstance(result["properties"], dict)

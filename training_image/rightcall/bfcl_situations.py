@@ -55,7 +55,8 @@ def read_category(folder: Path, category: str) -> Iterator[Situation]:
     path = folder / f"BFCL_v4_{category}.json"
     if not path.is_file():
         raise DataError(
-            f"missing_source: {str(path)!r} is not there; give the folder bfcl_eval/data of the bfcl-eval wheel"
+            f"{str(path)!r} is not there; give the folder bfcl_eval/data of the bfcl-eval wheel",
+            reason="missing_source",
         )
     answers = {}
     if (gold := folder / "possible_answer" / path.name).is_file():

@@ -19,32 +19,40 @@ class RightcallError(Exception):
 
 
 class RecipeError(RightcallError):
-    pass
+    """A recipe or one of its overrides cannot be used; every problem is in the one message."""
 
 
 class DataError(RightcallError):
-    pass
+    """Rows cannot be used; ``reason`` is the code of one row's problem ("bad_role"), by which they are counted."""
+
+    def __init__(self, detail: str, *, reason: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.reason else self.detail
 
 
 class SourceError(DataError):
-    pass
+    """What a source names cannot be fetched, or is not what the recipe pinned."""
 
 
 class StoreError(RightcallError):
-    pass
+    """The store, a folder or a bucket, cannot be read or written."""
 
 
 class BackendError(RightcallError):
-    pass
+    """A job could not be started, or ended without a result."""
 
 
 class TrainingError(RightcallError):
-    pass
+    """Training ran, and what it makes is no model to go on with."""
 
 
 class ScoringError(RightcallError):
-    pass
+    """A model cannot be scored, or what was scored cannot be compared."""
 
 
 class RegistryError(RightcallError):
-    pass
+    """MLflow refuses a run or a version, or a registered model cannot be loaded."""

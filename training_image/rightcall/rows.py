@@ -60,28 +60,32 @@ def parse_line(line: bytes, max_bytes: int = 10_000_000) -> Row:
     """One line of a JSONL file as an object.
 
     Raises:
-        DataError: starts with ``line_too_long``, ``not_utf8``, ``not_json``, ``not_an_object`` or ``too_deep``.
+        DataError: its reason is line_too_long, not_utf8, not_json, not_an_object or too_deep.
     """
     if len(line) > max_bytes:
-        raise DataError(f"line_too_long: {len(line)} bytes, the limit is {max_bytes}; split or drop the row")
+        raise DataError(f"{len(line)} bytes, the limit is {max_bytes}; split or drop the row", reason="line_too_long")
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise DataError(
-            f"not_utf8: byte {err.start} is {line[err.start : err.start + 1]!r}; save the file as UTF-8"
+            f"byte {err.start} is {line[err.start : err.start + 1]!r}; save the file as UTF-8", reason="not_utf8"
         ) from err
     try:
         record = json.loads(text, parse_constant=_reject_constant)
     except RecursionError as err:
-        raise DataError(f"too_deep: nested beyond the limit of {_MAX_DEPTH} levels; flatten the row") from err
+        raise DataError(f"nested beyond the limit of {_MAX_DEPTH} levels; flatten the row", reason="too_deep") from err
     except ValueError as err:
-        raise DataError(f"not_json: {err} in {text[:80]!r}; one JSON object a line") from err
+        raise DataError(f"{err} in {text[:80]!r}; one JSON object a line", reason="not_json") from err
     if not isinstance(record, dict):
-        raise DataError(f"not_an_object: the line is a {type(record).__name__}, {text[:80]!r}; one JSON object a line")
+        raise DataError(
+            f"the line is a {type(record).__name__}, {text[:80]!r}; one JSON object a line", reason="not_an_object"
+        )
     if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(record, _MAX_DEPTH):
-        raise DataError(f"too_deep: nested beyond the limit of {_MAX_DEPTH} levels; flatten the row")
+        raise DataError(f"nested beyond the limit of {_MAX_DEPTH} levels; flatten the row", reason="too_deep")
     if ("\\ud" in text or "\\uD" in text) and _has_lone_surrogate(record):
-        raise DataError("not_utf8: half of a surrogate pair (\\ud800…\\udfff) in a string; write the character itself")
+        raise DataError(
+            "half of a surrogate pair (\\ud800…\\udfff) in a string; write the character itself", reason="not_utf8"
+        )
     return record
 
 
@@ -116,9 +120,8 @@ def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: 
     change them.
 
     Raises:
-        DataError: starts with ``missing_field:<name>``, ``unknown_schema``, ``bad_role``, ``bad_content``,
-        ``bad_arguments``,
-            ``bad_behaviour``, ``bad_tool(s)``, ``bad_toolcall``, ``duplicate_tool`` … then ``line N`` at the end.
+        DataError: its reason is missing_field:<name>, unknown_schema, bad_role, bad_content, bad_arguments,
+            bad_behaviour, bad_tool, bad_tools, bad_toolcall, duplicate_tool or too_deep; the line is named at the end.
     """
     written = record
     try:
@@ -126,13 +129,15 @@ def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: 
             record = when2call.reshape(record, kind)
         elif adapter == "bfcl" or ("function" in record and "question" in record):
             raise DataError(
-                "unknown_schema: a BFCL record is half a row; name the folder with adapter bfcl, not its files"
+                "a BFCL record is half a row; name the folder with adapter bfcl, not its files", reason="unknown_schema"
             )
         row = _CANONICAL[kind](record)
     except DataError as err:
-        raise type(err)(f"{err} (line {number} of {source!r})") from err
+        raise type(err)(f"{err.detail} (line {number} of {source!r})", reason=err.reason) from err
     except RecursionError as err:
-        raise DataError(f"too_deep: nested beyond the limit; flatten the row (line {number} of {source!r})") from err
+        raise DataError(
+            f"nested beyond the limit; flatten the row (line {number} of {source!r})", reason="too_deep"
+        ) from err
     given = record.get("id")
     raw = when2call.raw_tools(written, row["tools"]) if kind == "choice" else None
     text = {RAW_TOOLS: raw} if raw is not None else {}
@@ -145,11 +150,12 @@ def _digest(row: Row) -> str:
 
 def _sft(record: Row) -> Row:
     if "messages" not in record:
-        raise DataError(f"{_reason('messages', record)}; an SFT row has messages and tools")
+        raise _absent("messages", record, "an SFT row has messages and tools")
     messages = _messages(record["messages"])
     if messages[-1]["role"] != "assistant":
         raise DataError(
-            f"bad_role: the last message is the {messages[-1]['role']!r}'s; an SFT row ends with the assistant's answer"
+            f"the last message is the {messages[-1]['role']!r}'s; an SFT row ends with the assistant's answer",
+            reason="bad_role",
         )
     behaviour = _behaviour(record.get("behaviour") or when2call.infer_behaviour(messages[-1]))
     return {"messages": messages, "tools": normalise_tools(record.get("tools")), "behaviour": behaviour}
@@ -158,12 +164,12 @@ def _sft(record: Row) -> Row:
 def _preference(record: Row) -> Row:
     for name in ("prompt", "chosen", "rejected"):
         if name not in record:
-            raise DataError(f"{_reason(name, record)}; a preference row has prompt, chosen, rejected and tools")
+            raise _absent(name, record, "a preference row has prompt, chosen, rejected and tools")
     prompt = _messages(record["prompt"])
     chosen, rejected = _answer(record["chosen"]), _answer(record["rejected"])
     kind = record.get("rejected_kind") or when2call.infer_behaviour(rejected)
     if kind not in REJECTED_KINDS:
-        raise DataError(f"bad_behaviour: rejected_kind is {kind!r}; one of {', '.join(REJECTED_KINDS)}")
+        raise DataError(f"rejected_kind is {kind!r}; one of {', '.join(REJECTED_KINDS)}", reason="bad_behaviour")
     return {
         "prompt": prompt,
         "tools": normalise_tools(record.get("tools")),
@@ -177,18 +183,19 @@ def _preference(record: Row) -> Row:
 def _choice(record: Row) -> Row:
     for name in ("question", "answers", "correct_answer"):
         if name not in record:
-            raise DataError(f"{_reason(name, record)}; an item has question, tools, four answers and correct_answer")
+            raise _absent(name, record, "an item has question, tools, four answers and correct_answer")
     question, answers = record["question"], record["answers"]
     if not isinstance(question, str) or not question.strip():
-        raise DataError(f"bad_content: question is {question!r}; give the user's text")
+        raise DataError(f"question is {question!r}; give the user's text", reason="bad_content")
     if not isinstance(answers, dict):
         raise DataError(
-            f"bad_content: answers is a {type(answers).__name__}; give an object with {', '.join(BEHAVIOURS)}"
+            f"answers is a {type(answers).__name__}; give an object with {', '.join(BEHAVIOURS)}", reason="bad_content"
         )
     for name in BEHAVIOURS:
         if not isinstance(answers.get(name), (str, dict)) or not answers[name]:
             raise DataError(
-                f"missing_field:answers.{name}: it is {answers.get(name)!r}; give a text for each of the four answers"
+                f"it is {answers.get(name)!r}; give a text for each of the four answers",
+                reason=f"missing_field:answers.{name}",
             )
     texts = {n: a if isinstance(a := answers[n], str) else json.dumps(a, ensure_ascii=False) for n in BEHAVIOURS}
     return {
@@ -202,16 +209,18 @@ def _choice(record: Row) -> Row:
 _CANONICAL = {"sft": _sft, "preference": _preference, "choice": _choice}
 
 
-def _reason(name: str, record: Row) -> str:
+def _absent(name: str, record: Row, wanted: str) -> DataError:
     known = {column for columns in COLUMNS.values() for column in columns} - {"id", "source", "tools"}
     if known & record.keys():
-        return f"missing_field:{name}: the record has {sorted(record)[:8]!r}"
-    return f"unknown_schema: the record has the fields {sorted(record)[:8]!r}, no {name!r}"
+        return DataError(f"the record has {sorted(record)[:8]!r}; {wanted}", reason=f"missing_field:{name}")
+    return DataError(
+        f"the record has the fields {sorted(record)[:8]!r}, no {name!r}; {wanted}", reason="unknown_schema"
+    )
 
 
 def _behaviour(name: Any) -> str:
     if name not in BEHAVIOURS:
-        raise DataError(f"bad_behaviour: {name!r}; one of {', '.join(BEHAVIOURS)}")
+        raise DataError(f"{name!r}; one of {', '.join(BEHAVIOURS)}", reason="bad_behaviour")
     return str(name)
 
 
@@ -223,7 +232,9 @@ def _answer(raw: Any) -> Row:
         raw = raw[0]
     message = _message(raw)
     if message["role"] != "assistant":
-        raise DataError(f"bad_role: an answer of the {message['role']!r}; chosen and rejected are the assistant's")
+        raise DataError(
+            f"an answer of the {message['role']!r}; chosen and rejected are the assistant's", reason="bad_role"
+        )
     return message
 
 
@@ -231,28 +242,28 @@ def _messages(raw: Any) -> list[Row]:
     if isinstance(raw, str):
         raw = [{"role": "user", "content": raw}]
     if not isinstance(raw, list) or not raw:
-        raise DataError(f"bad_content: messages is {str(raw)[:80]!r}; give a list of at least one message")
+        raise DataError(f"messages is {str(raw)[:80]!r}; give a list of at least one message", reason="bad_content")
     return [_message(message) for message in raw]
 
 
 def _message(raw: Any) -> Row:
     if not isinstance(raw, dict):
-        raise DataError(f"bad_content: a message is {str(raw)[:80]!r}; give an object with role and content")
+        raise DataError(f"a message is {str(raw)[:80]!r}; give an object with role and content", reason="bad_content")
     role = _ROLES.get(raw["role"]) if isinstance(raw.get("role"), str) else None
     if role is None:
-        raise DataError(f"bad_role: {raw.get('role')!r}; one of {', '.join(sorted(_ROLES))}")
+        raise DataError(f"{raw.get('role')!r}; one of {', '.join(sorted(_ROLES))}", reason="bad_role")
     message: Row = {"role": role, "content": _content(raw.get("content"))}
     if raw.get("tool_calls"):
         if role != "assistant" or not isinstance(raw["tool_calls"], list):
             raise DataError(
-                f"bad_arguments: tool_calls of the {role!r} are {str(raw['tool_calls'])[:80]!r}; a list, of the "
-                f"assistant only"
+                f"tool_calls of the {role!r} are {str(raw['tool_calls'])[:80]!r}; a list, of the assistant only",
+                reason="bad_arguments",
             )
         message["tool_calls"] = [_call(call, index) for index, call in enumerate(raw["tool_calls"])]
     if role == "tool":
         message |= {name: str(raw[name]) for name in ("tool_call_id", "name") if raw.get(name) is not None}
     elif not message["content"] and "tool_calls" not in message:
-        raise DataError(f"bad_content: the {role!r}'s message is empty; drop the row or fill it")
+        raise DataError(f"the {role!r}'s message is empty; drop the row or fill it", reason="bad_content")
     return message
 
 
@@ -263,26 +274,30 @@ def _content(raw: Any) -> str:
         return raw
     if isinstance(raw, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in raw):
         return "".join(part["text"] for part in raw)
-    raise DataError(f"bad_content: content is {str(raw)[:80]!r}; give text or text parts")
+    raise DataError(f"content is {str(raw)[:80]!r}; give text or text parts", reason="bad_content")
 
 
 def _call(raw: Any, index: int) -> Row:
     function = raw.get("function", raw) if isinstance(raw, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise DataError(f"bad_arguments: the tool call {str(raw)[:80]!r} has no function name; give name and arguments")
+        raise DataError(
+            f"the tool call {str(raw)[:80]!r} has no function name; give name and arguments", reason="bad_arguments"
+        )
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments, parse_constant=_reject_constant) if arguments.strip() else {}
         except ValueError as err:
             raise DataError(
-                f"bad_arguments: {arguments[:80]!r} of {function['name']!r} is not JSON ({err}); give an object"
+                f"{arguments[:80]!r} of {function['name']!r} is not JSON ({err}); give an object",
+                reason="bad_arguments",
             ) from err
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
         raise DataError(
-            f"bad_arguments: {str(arguments)[:80]!r} of {function['name']!r} is no object; give named arguments"
+            f"{str(arguments)[:80]!r} of {function['name']!r} is no object; give named arguments",
+            reason="bad_arguments",
         )
     identifier = str(raw.get("id") or f"call_{index}")
     return {"id": identifier, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
@@ -350,12 +365,12 @@ def iter_snapshot(folder: Path, kind: RowKind) -> Iterator[Row]:
 
     path = folder / f"{kind}.parquet"
     if not path.is_file():
-        raise DataError(f"missing_snapshot: {str(path)!r} is not there; run the ingest flow first")
+        raise DataError(f"{str(path)!r} is not there; run the ingest flow first", reason="missing_snapshot")
     file = pq.ParquetFile(path)
     missing = [name for name in COLUMNS[kind] if name not in file.schema_arrow.names]
     if missing:
         raise DataError(
-            f"missing_field:{missing[0]}: {str(path)!r} has no column {missing[0]!r}; ingest the data again"
+            f"{str(path)!r} has no column {missing[0]!r}; ingest the data again", reason=f"missing_field:{missing[0]}"
         )
     for batch in file.iter_batches(batch_size=BATCH_ROWS):
         for columns in batch.to_pylist():

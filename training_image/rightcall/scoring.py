@@ -235,7 +235,7 @@ def _suite(file: Path) -> Iterator[rows.Row]:
             try:
                 record = rows.parse_line(line)
             except DataError as err:
-                raise DataError(f"{err} (line {number} of {file.name!r})") from err
+                raise DataError(f"{err.detail} (line {number} of {file.name!r})", reason=err.reason) from err
             yield rows.to_canonical(record, "choice", file.name, number)
 
 

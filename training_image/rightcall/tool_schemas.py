@@ -98,13 +98,13 @@ def normalise_tools(raw: Any) -> list[Json]:
         if raw is None:
             return []
     if not isinstance(raw, list):
-        raise DataError(f"bad_tools: tools is a {type(raw).__name__}, {_short(raw)}; give a list of tools")
+        raise DataError(f"tools is a {type(raw).__name__}, {_short(raw)}; give a list of tools", reason="bad_tools")
     tools: dict[str, Json] = {}
     for item in raw:
         tool = _normalised(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False))
         name = tool["function"]["name"]
         if tools.setdefault(name, tool) is not tool and tools[name] != tool:
-            raise DataError(f"duplicate_tool: two different tools are called {name!r}; rename one of them")
+            raise DataError(f"two different tools are called {name!r}; rename one of them", reason="duplicate_tool")
     return list(tools.values())
 
 
@@ -115,11 +115,12 @@ def _normalised(text: str) -> Json:
         tool = tool["function"]
     if not isinstance(tool, dict):
         raise DataError(
-            f"bad_tool: a tool is a {type(tool).__name__}, {_short(tool)}; give an object with name and parameters"
+            f"a tool is a {type(tool).__name__}, {_short(tool)}; give an object with name and parameters",
+            reason="bad_tool",
         )
     name = tool.get("name")
     if not isinstance(name, str) or not name.strip():
-        raise DataError(f"bad_tool: the tool {_short(tool)} has no name; give it one")
+        raise DataError(f"the tool {_short(tool)} has no name; give it one", reason="bad_tool")
     parameters = tool.get("parameters", tool.get("inputSchema", tool.get("input_schema")))
     description = tool.get("description")
     schema = _root_schema(parameters, name)
@@ -137,7 +138,9 @@ def _root_schema(parameters: Any, name: str) -> Json:
     if parameters in (None, "", []):
         parameters = {}
     if not isinstance(parameters, dict):
-        raise DataError(f"bad_tool: the parameters of {name!r} are {_short(parameters)}; give a JSON Schema object")
+        raise DataError(
+            f"the parameters of {name!r} are {_short(parameters)}; give a JSON Schema object", reason="bad_tool"
+        )
     if (
         parameters
         and "type" not in parameters
@@ -151,7 +154,7 @@ def _root_schema(parameters: Any, name: str) -> Json:
         Draft202012Validator.check_schema(schema)
     except SchemaError as err:
         raise DataError(
-            f"bad_tool: the parameters of {name!r} are no JSON Schema: {err.message[:200]}; correct them"
+            f"the parameters of {name!r} are no JSON Schema: {err.message[:200]}; correct them", reason="bad_tool"
         ) from err
     return schema
 
@@ -290,7 +293,7 @@ def _loads(text: str) -> Any:
         return json.loads(text)
     except ValueError as err:
         raise DataError(
-            f"bad_tool: the tool {text[:120]!r} is not JSON ({err}); give it as JSON text or as an object"
+            f"the tool {text[:120]!r} is not JSON ({err}); give it as JSON text or as an object", reason="bad_tool"
         ) from err
 
 

@@ -101,12 +101,15 @@ def _calls(text: str) -> list[dict[str, Any]]:
     try:
         calls = json.loads(text)
     except ValueError as err:
-        raise DataError(f"bad_toolcall: {text[:120]!r} inside <TOOLCALL> is not JSON ({err}); correct the row") from err
+        raise DataError(
+            f"{text[:120]!r} inside <TOOLCALL> is not JSON ({err}); correct the row", reason="bad_toolcall"
+        ) from err
     calls = calls if isinstance(calls, list) else [calls]
     for call in calls:
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             raise DataError(
-                f"bad_toolcall: {text[:120]!r} inside <TOOLCALL> is no list of calls with a name; correct the row"
+                f"{text[:120]!r} inside <TOOLCALL> is no list of calls with a name; correct the row",
+                reason="bad_toolcall",
             )
     return [{"name": call["name"], "arguments": call.get("arguments", {})} for call in calls]
 
