@@ -28,8 +28,9 @@ ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 MODELS = ("qwen3-0.6b", "qwen3-1.7b", "llama-3.2-3b")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-# Thirty lines that mean 2^30 values, by aliases and by merge keys.
+# Thirty lines that mean 2^30 values, by aliases, by merge keys and by a key that is given twice.
 LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(30))
+LAUGHS_TWICE = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, x: *a{n}}}\n" for n in range(30))
 MERGED_LAUGHS = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}\n" for n in range(30))
 
 
@@ -173,6 +174,7 @@ def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
         (b"? [a, b]\n: 1", "keys are text"),
         (LAUGHS.encode(), "more than 10,000 values"),
         (MERGED_LAUGHS.encode(), "more than 10,000 values"),
+        (LAUGHS_TWICE.encode(), "more than 10,000 values"),
         (b"a: " + b"[" * 5000 + b"]" * 5000, "not valid YAML"),
     ],
 )

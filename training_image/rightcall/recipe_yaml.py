@@ -20,6 +20,7 @@ class YamlProblem(Exception):
 @dataclass
 class Parsed:
     value: Any = None
+    values: int = 0  # lists, mappings and plain ones, each alias counted where it is used
     lines: dict[Place, int] = field(default_factory=dict)
     duplicates: list[tuple[Place, int, int]] = field(default_factory=list)  # place, its line, the line of the first
 
@@ -61,7 +62,8 @@ def parse_value(text: str) -> Any:
 def _walk(node: Node, place: Place, parsed: Parsed, above: frozenset[int]) -> None:
     if id(node) in above:
         raise YamlProblem("an anchor contains itself; use no recursive anchors")
-    if len(parsed.lines) > MAX_VALUES:
+    parsed.values += 1
+    if parsed.values > MAX_VALUES:
         raise YamlProblem(
             f"more than {MAX_VALUES:,} values, each alias counted where it is used; a recipe has hundreds"
         )
