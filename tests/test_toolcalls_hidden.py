@@ -80,6 +80,7 @@ def test_calls_in_mixed_forms_are_read_in_their_order(text: str) -> None:
 @pytest.mark.parametrize("second", [
     '{"name": "book_table", "argum', '{"name": "book_table", "arguments": {city: 1}}', "<tool_call>", "<tool_call>{",
     'book_table(city="Os', "book_table(city=Oslo)", "book-table(city='Oslo')", 'book_table(from="Oslo")', "[book_table(1)]",
+    '{"tool": "book_table", "arguments": {}}', "{name: 'book_table', arguments: {}}",
     '{"name": "book_table", "arguments": [1]}', '{"name": "book_table", "arguments": "{} {}"}',
 ])  # fmt: skip
 def test_a_second_call_that_cannot_be_read_is_an_error(second: str) -> None:
@@ -99,6 +100,14 @@ def test_what_only_looks_like_a_call_is_none_alone_and_behind_one(prose: str) ->
     for form in ("{json}", "<tool_call>{json}</tool_call>", "```json\n{json}\n```", "[{python}]", "{python}"):
         text = written(form, CALL, PYTHON_A) + "\n" + prose
         assert parse(text)[1:3] == ([CALL], None), text
+
+
+@pytest.mark.parametrize("data", [
+    '{"tool": "lamp", "parameters": {"watt": 5}}', '{"name": "fit", "parameters": [0.5, 2]}', '{"type": "function", "of": "x"}',
+    f'[{A}, {{"city": "Rome"}}]', '{"id": "call", "name": "Rome"}',
+])  # fmt: skip
+def test_data_alone_is_an_answer(data: str) -> None:
+    assert parse(data)[1:3] == ([], None)
 
 
 def test_a_bare_call_inside_prose_is_one_only_beside_a_call_that_is_marked() -> None:

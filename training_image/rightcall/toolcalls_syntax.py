@@ -35,7 +35,7 @@ _NAME = r"[A-Za-z_][\w./-]*\("
 # an object whose first key is a call's, or that has arguments: `{"note": "in {}", "name": "f", "arguments": {}}`
 _JSON_FORM = (
     r"(?P<json>(?:\[\s*)?\{"
-    r"(?:(?P<arguments>(?:[^{}\"]|\"(?:\\.|[^\"\\])*+\")*?[\"'](?:arguments|parameters)[\"']\s*:)"
+    r"(?:(?P<arguments>(?:[^{}\"]|\"(?:\\.|[^\"\\])*+\")*?[\"']?\b(?:arguments|parameters)[\"']?\s*:)"
     r"|\s*\"(?:id|name|function|type)\"\s*:))"
 )
 _LIST_FORM = rf"(?P<list>\[\s*{_NAME})"
@@ -90,10 +90,11 @@ def read_calls(text: str) -> list[Call]:
         try:
             found, position = _read(plain, opening, form)
         except CallError as err:
-            if marked and form != "call":
+            code = str(err).split(":")[0]
+            if marked and form != "call" and (form, code) != ("json", "not_a_call"):
                 raise
             # {"name": ...} in a sentence is no call gone wrong
-            if form != "json" or opening["arguments"] or not str(err).startswith("invalid_json"):
+            if form != "json" or opening["arguments"] or code != "invalid_json":
                 doubt = err
             continue
         calls += found
@@ -213,12 +214,11 @@ def _is_finite(number: float) -> bool:
 
 
 def _is_call(value: Any) -> bool:
-    """Outside a tag only what names a tool and its arguments, or says that it is a call: an answer may be JSON too."""
+    """Outside a tag only what has arguments, or says that it is a call: an answer may be JSON too."""
     if not isinstance(value, dict):
         return False
     inner = value["function"] if isinstance(value.get("function"), dict) else value
-    names = isinstance(inner.get("name", inner.get("function")), str)
-    return names and ("arguments" in inner or "parameters" in inner or value.get("type") == "function")
+    return "arguments" in inner or "parameters" in inner or value.get("type") == "function"
 
 
 def _call(value: Any) -> Call:
