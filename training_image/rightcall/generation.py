@@ -108,7 +108,7 @@ def judge(row: Row, text: str) -> dict[str, Any]:
     return {
         "id": row["id"],
         "gold": gold,
-        "text": text,
+        "text": parsed.text,
         "parsed": {"behaviour": parsed.behaviour_guess, "calls": parsed.calls, "error": parsed.error},
         "verdict": verdict._asdict(),
         "error_kind": verdict.error_kind,

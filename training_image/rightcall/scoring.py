@@ -59,11 +59,11 @@ def run(job: Job) -> None:
     plan = Plan(Scorer(model), questions, settings)
     work = Work(job, plan)
     items = work.score()
-    _write_lines(job.output / "items.jsonl", items)
+    write_lines(job.output / "items.jsonl", items)
     asked = sample(items_read, settings.generation_items, settings.seed)
     answered = job.checkpoints / "generations.partial.jsonl"
     generations = answer_rows(model, template, asked, settings, kept=answered, before_batch=work.stop_if_asked)
-    _write_lines(job.output / "generations.jsonl", generations)
+    write_lines(job.output / "generations.jsonl", generations)
     scores = summarise(items_read, items, generations, settings)
     scores |= {"tokens_forward": work.tokens, "tokens_naive": plan.tokens_naive}
     _write_json(job.output / "scores.json", scores)
@@ -258,8 +258,10 @@ def _summary(work: Work, n: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    # half of a surrogate pair has no UTF-8; its backslash escape is JSON's own
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

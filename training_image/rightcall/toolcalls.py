@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rightcall.errors import DataError
 from rightcall.recipe import Behaviour
-from rightcall.toolcalls_schema import find_tool, problems_of_arguments, same_value, validate_call
+from rightcall.toolcalls_schema import find_tool, same_value, validate_call
 from rightcall.toolcalls_syntax import Call, CallError, read_calls, without_thoughts
 from rightcall.toolcalls_words import guess_behaviour
 
@@ -36,7 +36,7 @@ class Parsed(NamedTuple):
     behaviour_guess: Behaviour  # tool_call also when the call that was attempted cannot be read
     calls: list[Call]
     error: str | None  # "code: detail", see toolcalls_syntax.CallError
-    text: str
+    text: str  # as written; half of a surrogate pair, which UTF-8 cannot hold, as its escape \\ud800
 
 
 class Verdict(NamedTuple):
@@ -51,7 +51,11 @@ class Verdict(NamedTuple):
 
 
 def parse(text: str) -> Parsed:
-    """Never raises on any text. End-of-turn tokens must already be cut off."""
+    """Never raises on any text, and everything it returns can be written as JSON in UTF-8.
+
+    End-of-turn tokens must already be cut off.
+    """
+    text = text.encode("utf-8", errors="backslashreplace").decode()
     spoken = without_thoughts(text)
     try:
         calls = read_calls(spoken)
@@ -100,13 +104,21 @@ def compare(
 def _all_valid(parsed: Parsed, tools: Sequence[Mapping[str, Any]]) -> bool | None:
     if parsed.behaviour_guess != "tool_call":
         return None
-    return parsed.error is None and not any(validate_call(call, tools) for call in parsed.calls)
+    return parsed.error is None and not any(_problems(call, tools) for call in parsed.calls)
+
+
+def _problems(call: Call, tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """As `validate_call`; a schema that cannot be followed forbids nothing: the model did not write it."""
+    try:
+        return validate_call(call, tools)
+    except DataError:
+        return []
 
 
 def _judge_calls(calls: list[Call], golds: list[Call], tools: Sequence[Mapping[str, Any]]) -> tuple[bool, str | None]:
     """(all the right tools, the first thing wrong). Without a gold call every valid call will do."""
     if not golds:
-        problems = [problem for call in calls for problem in validate_call(call, tools)]
+        problems = [problem for call in calls for problem in _problems(call, tools)]
         return not problems, problems[0].split(":", 1)[0] if problems else None
     right_tool = sorted(call["name"] for call in calls) == sorted(gold["name"] for gold in golds)
     left, wrong = list(calls), []
@@ -139,8 +151,8 @@ def _judge_call(call: Call, gold: Call, tools: Sequence[Mapping[str, Any]]) -> s
         return kind
     # "Celsius" reads like gold's "celsius", but the tool takes only what its schema allows; and a wrong type is a
     # wrong value
-    problems = [problem.split(":", 1)[0] for problem in problems_of_arguments(arguments, parameters)]
-    return problems[0] if problems else kind
+    problems = _problems(call, tools) if find_tool(call["name"], tools) else []
+    return problems[0].split(":", 1)[0] if problems else kind
 
 
 def _judge_arguments(

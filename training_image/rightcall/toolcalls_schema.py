@@ -56,7 +56,7 @@ def problems_of_arguments(arguments: Any, parameters: Json) -> list[str]:
         found = [_problem(error) for error in validator.iter_errors(arguments)]
     except OverflowError:
         return ["wrong_value: arguments: a number is too large to be checked"]
-    except (Unresolvable, SchemaError) as err:
+    except (Unresolvable, SchemaError, RecursionError) as err:  # a "$ref" may lead back to itself
         raise DataError(
             f"bad_tool: the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them"
         ) from err

@@ -6,6 +6,10 @@
 <|python_tag|>f(a=1)                                            Llama 3.x; also in front of JSON
 [f(a=1), g(b="x")]                                              Llama 3.2, literals only
 ```json … ```                                                   any of these inside a markdown fence
+
+A text calls when it begins with a call, when a fence does, or when a tag stands before one; a bare call behind prose is
+prose. In a text that calls, every call counts, whatever its form and wherever it stands, and one that cannot be read is
+an error: none passes unseen.
 """
 
 from __future__ import annotations
@@ -24,17 +28,34 @@ MAX_PYTHON_CHARACTERS = 20_000  # Python's parser works recursively
 MAX_CALLS = 64
 MAX_DEPTH = 32
 
-_OPENING = re.compile(r"<(?:tool_call|TOOLCALL)>\s*")
-_CLOSING = re.compile(r"\s*(?:</(?:tool_call|TOOLCALL)>|(?=<(?:tool_call|TOOLCALL)>)|\Z)")
-_PYTHON_TAG = "<|python_tag|>"
-_FENCE = re.compile(r"```(?:json|python|tool_call|tool_code)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_TAG = r"(?:<(?:tool_call|TOOLCALL)>|<\|python_tag\|>)"
+# "I wrapped it in <tool_call> tags.": what follows the tag is a word of a sentence, or ends a quotation
+_MENTION = r"(?: +[A-Za-z]+(?=[\s,.:!?]|\Z)|[\"'`”’](?=[\s,.:!?)])|[,.:!?)])"
+_NAME = r"[A-Za-z_][\w./-]*\("
+# an object whose first key is a call's, or that has arguments: `{"note": "in {}", "name": "f", "arguments": {}}`
+_JSON_FORM = (
+    r"(?P<json>(?:\[\s*)?\{"
+    r"(?:(?P<arguments>(?:[^{}\"]|\"(?:\\.|[^\"\\])*+\")*?[\"']?\b(?:arguments|parameters)[\"']?\s*:)"
+    r"|\s*\"(?:id|name|function|type)\"\s*:))"
+)
+_LIST_FORM = rf"(?P<list>\[\s*{_NAME})"
+_CALL_FORM = rf"(?P<call>{_NAME}\s*(?:\)|[A-Za-z_]\w*\s*=(?!=)))"
+_TAG_FORM = rf"(?P<tag>{_TAG}(?!{_MENTION})\s*)"
+_HERE = re.compile(f"{_TAG_FORM}|{_JSON_FORM}|{_LIST_FORM}|{_CALL_FORM}")
+# in prose Python must begin a line
+_LATER = re.compile(rf"{_TAG_FORM}|{_JSON_FORM}|^[ \t]*(?:{_LIST_FORM}|{_CALL_FORM})", re.MULTILINE)
+_AFTER_CALL_FORM = re.compile(rf"[ \t]*(?:[,;]?[ \t]*(?:\Z|[\n`<{{\[])|[,;]\s*{_NAME})")
+
+_NEXT_TAG = re.compile(rf"</?(?:tool_call|TOOLCALL)>|{_TAG}")
+_CLOSING = re.compile(rf"\s*(?:</(?:tool_call|TOOLCALL)>|(?={_TAG})|\Z)")
+_FENCE = re.compile(r"```(?:json|python|tool_call|tool_code)?[ \t]*\n\s*(.*?)(?:```|\Z)", re.DOTALL)
 _THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _LOOKS_LIKE_JSON = re.compile(r"\{|\[\s*(?:[{\]\"]|\Z)")
-_LOOKS_LIKE_JSON_CALL = re.compile(r'\[?\s*\{\s*"(?:name|function|type)"\s*:')
-_LOOKS_LIKE_PYTHON_CALLS = re.compile(r"\[\s*[A-Za-z_][\w.]*\(")
-_LOOKS_LIKE_PYTHON_CALL = re.compile(r"[A-Za-z_][\w.]*\(")
 _BETWEEN_CALLS = re.compile(r"[\s,;]*")
+_BEHIND_CALL = re.compile(r"[\s,;`]*")
+_STRING_OR_BRACKET = re.compile(r"""\"(?:\\.?|[^\"\\])*(?:\"|\Z)|'(?:\\.?|[^'\\])*(?:'|\Z)|[()\[\]{}]""", re.DOTALL)
 _CUT_LITERAL = re.compile(r"-|t|tr|tru|f|fa|fal|fals|n|nu|nul|\\?u[0-9a-fA-F]{0,4}|\\|\.|[eE][+-]?")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CallError(ValueError):
@@ -47,73 +68,92 @@ def without_thoughts(text: str) -> str:
 
 
 def read_calls(text: str) -> list[Call]:
-    """The calls in the text, [] when it attempts none. Raises: CallError when it attempts one that cannot be read."""
+    """The calls in the text in their order, [] when it attempts none.
+
+    Raises:
+        CallError: it attempts one that cannot be read.
+    """
     if len(text) > MAX_CHARACTERS:
         raise CallError(f"too_long: {len(text)} characters, at most {MAX_CHARACTERS} are read")
     plain = text.strip()
-    calls = _untagged(plain)  # first, because an argument may hold a tag
-    if not calls and _OPENING.search(plain):
-        calls = _tagged(plain)
-    elif not calls and _PYTHON_TAG in plain:
-        calls = _payload(plain.split(_PYTHON_TAG, 1)[1].strip())
-    elif not calls:
-        fenced = (_untagged(match.group(1).strip()) for match in _FENCE.finditer(plain))
-        calls = next(filter(None, fenced), [])
-    if len(calls) > MAX_CALLS:
-        raise CallError(f"too_many_calls: {len(calls)}, at most {MAX_CALLS} are read")
-    return calls
-
-
-def _tagged(text: str) -> list[Call]:
-    """JSON is read from the opening tag on, not up to the closing one, because an argument may hold that too."""
+    beginnings = {0, *(fence.start(1) for fence in _FENCE.finditer(plain))}
     calls: list[Call] = []
+    calling = False
+    doubt: CallError | None = None  # of what may be prose: an error only in a text that calls
     position = 0
-    while (opening := _OPENING.search(text, position)) and len(calls) <= MAX_CALLS:
-        start = opening.end()
-        if _LOOKS_LIKE_JSON.match(text, start):
-            found, position = _json_calls(text, start)
-            if not (closing := _CLOSING.match(text, position)):
-                raise CallError(f"invalid_json: {text[position : position + 40]!r} follows the call")
-            position = closing.end()
-        else:
-            end = re.compile(r"</?(?:tool_call|TOOLCALL)>").search(text, start)
-            position = end.start() if end else len(text)
-            found = _payload(text[start:position].strip())
-        calls += found
-    return calls
-
-
-def _untagged(text: str) -> list[Call]:
-    """Without a tag only what looks like a call is one: a direct answer may be JSON too."""
-    if _LOOKS_LIKE_JSON_CALL.match(text):
+    while opening := _HERE.match(plain, position) or _LATER.search(plain, position):
+        form = str(opening.lastgroup)
+        marked = form == "tag" or opening.start(form) in beginnings
+        position = opening.end()
+        if doubt and not marked:
+            continue
         try:
-            return _json_calls(text, 0)[0]
+            found, position = _read(plain, opening, form)
         except CallError as err:
-            # {"name": "Ada", "age": 36} is data, and an answer
-            if str(err).startswith("not_a_call"):
-                return []
-            raise
-    if _LOOKS_LIKE_PYTHON_CALLS.match(text):
-        return _python_calls(text)
-    if _LOOKS_LIKE_PYTHON_CALL.match(text) and text.endswith(")"):
-        try:
-            return _python_calls(text)
-        except CallError:
-            return []
-    return []
+            code = str(err).split(":")[0]
+            if marked and form != "call" and (form, code) != ("json", "not_a_call"):
+                raise
+            # {"name": ...} in a sentence is no call gone wrong
+            if form != "json" or opening["arguments"] or code != "invalid_json":
+                doubt = err
+            continue
+        calls += found
+        calling = calling or (marked and bool(found))
+        if len(calls) > MAX_CALLS:
+            raise CallError(f"too_many_calls: {len(calls)}, at most {MAX_CALLS} are read")
+    if calling and doubt:
+        raise doubt
+    return calls if calling else []
+
+
+def _read(text: str, opening: re.Match[str], form: str) -> tuple[list[Call], int]:
+    """The calls that begin at this opening, [] for none, and where to look for the next."""
+    if form == "tag":
+        found, end = _tagged(text, opening.end())
+    elif form == "json":
+        value, end = _decode(text, opening.start(form))
+        items = value if isinstance(value, list) else [value]
+        if not any(map(_is_call, items)):
+            # {"name": "Ada", "age": 36} is data, and an answer; a call may still stand inside
+            return [], opening.end()
+        found = [_call(item) for item in items]
+    else:
+        start = opening.start(form)
+        end = _end_of_brackets(text, start)
+        if form == "call" and not _AFTER_CALL_FORM.match(text, end):
+            return [], end
+        found = _python_calls(text[start:end])
+    behind = _BEHIND_CALL.match(text, end)
+    return found, behind.end() if behind else end
+
+
+def _tagged(text: str, start: int) -> tuple[list[Call], int]:
+    """JSON is read from the opening tag on, not up to the closing one, because an argument may hold that too."""
+    if _LOOKS_LIKE_JSON.match(text, start):
+        found, end = _json_calls(text, start)
+    else:
+        tag = _NEXT_TAG.search(text, start)
+        end = tag.start() if tag else len(text)
+        found = _payload(text[start:end].strip())
+    if not (closing := _CLOSING.match(text, end)):
+        raise CallError(f"invalid_json: {text[end : end + 40]!r} follows the call")
+    return found, closing.end()
 
 
 def _payload(text: str) -> list[Call]:
     """What stands inside a tag must be calls."""
     if not text:
         raise CallError("unterminated_json: nothing follows the tag")
+    rest = ""
     if fence := _FENCE.match(text):
-        text = fence.group(1).strip()
+        text, rest = fence.group(1).strip(), text[fence.end() :].strip()
     if not _LOOKS_LIKE_JSON.match(text):
-        return _python_calls(text)
-    calls, end = _json_calls(text, 0)
-    if end < len(text):
-        raise CallError(f"invalid_json: {text[end : end + 40]!r} follows the call")
+        calls = _python_calls(text)
+    else:
+        calls, end = _json_calls(text, 0)
+        rest = text[end:] or rest
+    if rest:
+        raise CallError(f"invalid_json: {rest[:40]!r} follows the call")
     return calls
 
 
@@ -156,11 +196,29 @@ def _refuse_constant(name: str) -> Any:
 def _check_value(value: Any, depth: int = 0) -> None:
     if depth > MAX_DEPTH:
         raise CallError(f"too_deep: nested more than {MAX_DEPTH} levels")
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, (int, float)) and not _is_finite(value):
         raise CallError("invalid_json: a number is too large")
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        raise CallError(f"invalid_json: {_short(value)} holds half of a surrogate pair")
     if isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
             _check_value(item, depth + 1)
+
+
+def _is_finite(number: float) -> bool:
+    """Of an integer too: one that no double holds is JSON that hardly anything reads, or Python writes, back."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def _is_call(value: Any) -> bool:
+    """Outside a tag only what has arguments, or says that it is a call: an answer may be JSON too."""
+    if not isinstance(value, dict):
+        return False
+    inner = value["function"] if isinstance(value.get("function"), dict) else value
+    return "arguments" in inner or "parameters" in inner or value.get("type") == "function"
 
 
 def _call(value: Any) -> Call:
@@ -176,12 +234,25 @@ def _call(value: Any) -> Call:
         raise CallError(f"not_a_call: {_short(value)} has no arguments")
     arguments = value[key] if key is not None else {}
     if isinstance(arguments, str):  # OpenAI's wire format
-        arguments, _ = _decode(arguments.strip() or "{}", 0)
+        wire = arguments.strip() or "{}"
+        arguments, end = _decode(wire, 0)
+        if end < len(wire):
+            raise CallError(f"invalid_json: {wire[end : end + 40]!r} follows the arguments")
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
         raise CallError(f"not_a_call: the arguments {_short(arguments)} are not an object")
     return {"name": name.strip(), "arguments": arguments}
+
+
+def _end_of_brackets(text: str, start: int) -> int:
+    """Where the first bracket behind `start` is closed; brackets in strings do not count."""
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text, start):
+        depth += (token[0] in "([{") - (token[0] in ")]}")
+        if depth == 0:
+            return token.end()
+    raise CallError("unterminated_json: a bracket is never closed")
 
 
 def _python_calls(text: str) -> list[Call]:
@@ -198,7 +269,9 @@ def _python_calls(text: str) -> list[Call]:
     except SyntaxError as err:
         cut = "never closed" in str(err.msg) or "unterminated" in str(err.msg)
         raise CallError(f"{'unterminated' if cut else 'invalid'}_json: neither JSON nor a call: {err.msg}") from err
-    except (ValueError, RecursionError, MemoryError) as err:
+    except ValueError as err:
+        raise CallError(f"invalid_json: neither JSON nor a call: {err}") from err
+    except (RecursionError, MemoryError) as err:
         raise CallError(f"too_deep: Python cannot parse it: {type(err).__name__}") from err
 
 
