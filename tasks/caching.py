@@ -27,8 +27,8 @@ KEY_LENGTH = 32  # hex digits of sha256: 128 bits
 PARSE_ATTEMPTS = 20
 # Packages whose imports are followed, and the folder that holds them.
 FOLLOWED = {"rightcall": "training_image", "data_checks": "."}
-# They carry values and addresses, and make no result; what a recipe says is in the key by value.
-NOT_RESULTS = {"rightcall.errors", "rightcall.paths", "rightcall.recipe"}
+# They carry values and addresses, or refuse, and make no result; what a recipe says is in the key by value.
+NOT_RESULTS = {"rightcall.errors", "rightcall.paths", "rightcall.recipe", "rightcall.template_check"}
 
 
 def stage_key(stage: str, ingredients: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from rightcall.chat_folder import FILES as CHAT_FILES
 from rightcall.errors import DataError
 from rightcall.recipe import Recipe, Source
 from rightcall.rows import Row, RowKind, parse_line, to_canonical
+from rightcall.template_check import load_template
 from tasks import sources
 from tasks.check_report import report_checks, sources_of, stop_if_unfit
 from tasks.checked_rows import CheckedRows, Place
@@ -81,7 +82,7 @@ def _identity(source: Source) -> Json:
 )
 def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
     """Fetches, checks, samples and freezes the rows; too many bad ones stop it before a second of training is spent."""
-    template = ChatTemplate.load(run.store.path(base) / "model", recipe.model.chat_template)
+    template = load_template(run.store.path(base) / "model", recipe.model.chat_template)
     cache = run.store.cache / "sources"
     try:
         checks = build_snapshot(recipe, template, run.folder, run.scratch, cache)

@@ -20,8 +20,8 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from rightcall.chat import ChatTemplate
 from rightcall.errors import DataError, RegistryError
+from rightcall.template_check import load_template
 from rightcall.toolcalls import parse
 
 # A tool's JSON Schema is free-form: there is no more specific type hint than `Any`, which MLflow warns about, past any
@@ -32,12 +32,16 @@ with warnings.catch_warnings(record=True):
         """Answers chats with tools greedily, through the same template and parser as training and evaluation."""
 
         def load_context(self, context: PythonModelContext) -> None:
-            """Raises:
-            RegistryError: the weights are not where they were registered, or are not the registered ones.
+            """Finds the registered files, proves that they are the registered ones, and loads them.
+
+            Raises:
+                RegistryError: the weights are not where they were registered, or are not the registered ones.
+                RecipeError: the calls that the model's chat template writes cannot be read back.
             """
             config = context.model_config
             folder = find_weights(config["weights_uri"], config["store"], config["files"])
             check_files(folder, config["files"])
+            self._template = load_template(folder, config["chat_template"])
             from transformers import AutoModelForCausalLM
             from transformers.utils import logging
 
@@ -46,7 +50,6 @@ with warnings.catch_warnings(record=True):
             # float32: the precision in which near-ties were scored
             self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
             self._model.to(_device())
-            self._template = ChatTemplate.load(folder, config["chat_template"])
             self._max_new_tokens = int(config["max_new_tokens"])
 
         def predict(  # type: ignore[override]  # the type hint is what MLflow reads as signature

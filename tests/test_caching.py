@@ -130,6 +130,14 @@ def test_an_edit_of_the_real_sft_module_reruns_sft_alone(tmp_path: Path) -> None
     assert {name for name, digest in current().items() if digest != before[name]} == {"sft"}
 
 
+@pytest.mark.parametrize("modules", [train_sft.modules, train_dpo.modules])
+def test_what_the_verifier_learns_to_read_trains_nothing_again(modules: tuple[str, ...]) -> None:
+    """Training loads its template through a check that parses calls: a refusal, which changes no weight."""
+    closure = module_closure(modules)
+    assert "rightcall.chat" in closure
+    assert not [module for module in closure if "toolcalls" in module]
+
+
 def test_digests_agree_when_other_threads_parse_too(checkout: Path) -> None:
     """CPython 3.11.7 raises SystemError when a collection hands over to a thread that parses too (gh-106905)."""
     expected = digests(checkout)

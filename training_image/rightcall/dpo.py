@@ -10,7 +10,6 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from rightcall import distributed, models, training
-from rightcall.chat import ChatTemplate
 from rightcall.checkpoints import Checkpointed
 from rightcall.encoding import PairCollator, encode_pairs, needed_rows
 from rightcall.errors import RecipeError
@@ -21,6 +20,7 @@ from rightcall.paths import Job
 from rightcall.recipe import DpoSection, Recipe
 from rightcall.reference import add_reference
 from rightcall.rows import read_snapshot
+from rightcall.template_check import load_template
 from rightcall.together import Together
 
 
@@ -80,7 +80,7 @@ def run(job: Job) -> None:
     section = job.recipe.dpo
     models.prepare_torch(job.recipe.compute.threads)
     distributed.meet(job.recipe.compute)
-    template = ChatTemplate.load(job.channel("model"), job.recipe.model.chat_template)
+    template = load_template(job.channel("model"), job.recipe.model.chat_template)
     per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
     rows = needed_rows(read_snapshot(job.channel("dataset"), "preference"), section.max_steps, per_step, section.seed)
     encoded = encode_pairs(rows, template, section.max_length)

@@ -28,7 +28,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rightcall import baseline, metrics, metrics_log, rows
-from rightcall.chat import ChatTemplate
 from rightcall.errors import DataError, ScoringError
 from rightcall.finished import Finished
 from rightcall.generation import answer_rows, sample
@@ -37,6 +36,7 @@ from rightcall.multiple_choice import Item, Plan, Scored, score_choices
 from rightcall.paths import Job
 from rightcall.questions import read_questions
 from rightcall.recipe import EvaluationSection
+from rightcall.template_check import load_template
 
 __all__ = ["run", "score_choices", "summarise"]
 
@@ -53,7 +53,7 @@ def run(job: Job) -> None:
     settings = job.recipe.evaluation
     folder = model_folder(job.channel("model"))
     items_read = read_items(job.channel("dataset"))
-    template = ChatTemplate.load(folder, job.recipe.model.chat_template)
+    template = load_template(folder, job.recipe.model.chat_template)
     questions = read_questions(template, items_read, settings.prompt)
     model = load_model(folder, trust_remote_code=job.recipe.model.trust_remote_code)
     plan = Plan(Scorer(model), questions, settings)

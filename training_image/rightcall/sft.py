@@ -9,7 +9,6 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from rightcall import distributed, models, training
-from rightcall.chat import ChatTemplate
 from rightcall.checkpoints import Checkpointed
 from rightcall.encoding import ConversationCollator, encode_conversations, needed_rows, pack
 from rightcall.errors import RecipeError, TrainingError
@@ -17,6 +16,7 @@ from rightcall.likelihood import Scorer
 from rightcall.paths import Job
 from rightcall.recipe import Recipe
 from rightcall.rows import read_snapshot
+from rightcall.template_check import load_template
 from rightcall.together import Together
 
 
@@ -32,7 +32,7 @@ def run(job: Job) -> None:
     section = job.recipe.sft
     models.prepare_torch(job.recipe.compute.threads)
     distributed.meet(job.recipe.compute)
-    template = ChatTemplate.load(job.channel("model"), job.recipe.model.chat_template)
+    template = load_template(job.channel("model"), job.recipe.model.chat_template)
     rows = read_snapshot(job.channel("dataset"), "sft")
     if not section.packing:  # packed steps take as many rows as fit
         per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
