@@ -87,13 +87,18 @@ def exclusive() -> Iterator[None]:
 
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """MLflow's, its database's and its HTTP client's errors become a RegistryError."""
+    """MLflow's, its database's and its HTTP client's errors become a RegistryError; so does a missing database driver."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
+    except ImportError as err:  # `postgresql://` alone means psycopg2 to SQLAlchemy 2.0
+        raise RegistryError(
+            f"MLflow at {shown_uri()!r} needs the Python module {err.name!r}, which is not installed; install it, or "
+            "name another driver in MLFLOW_TRACKING_URI, as in postgresql+psycopg:// (pip install 'psycopg[binary]')"
+        ) from err
     except (MlflowException, SQLAlchemyError, RequestException, OSError) as err:
         reason = str(err).strip().split("\n")[0][:500]
         raise RegistryError(

@@ -268,6 +268,16 @@ def test_an_mlflow_that_does_not_answer_is_a_clear_error_within_seconds(monkeypa
     assert time.monotonic() - started < 10
 
 
+def test_a_database_whose_driver_is_missing_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        uri = f"postgresql+pg8000://me:geheim@127.0.0.1:{listening.getsockname()[1]}/mlflow"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(
+            RegistryError, match=r"me:\*\*\*@.*needs the Python module 'pg8000'.*postgresql\+psycopg://"
+        ):
+            registry.champion("anything")
+
+
 def test_a_database_in_a_place_that_cannot_be_written_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
     with pytest.raises(RegistryError, match="cannot be written"):
