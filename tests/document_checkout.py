@@ -47,7 +47,7 @@ class Checkout:
         log = self.folder / f".{len(self.children)}.log"
         with log.open("wb") as stream:
             self.children[command] = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment | {"PYTHONUNBUFFERED": "1"},
+                ["bash", "-c", command], cwd=self.folder, env=self.environment | {"PYTHONUNBUFFERED": "1"},
                 stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         child = self.children[command]

@@ -143,7 +143,7 @@ def test_the_closing_lines_run_as_they_are_printed(
 def open_in_browser(reader: Checkout, command: str) -> None:
     """Both pages answer, and Ctrl-C ends both servers."""
     ports = (free_port(), free_port())
-    command = f"true; {command} --prefect-port {ports[0]} --mlflow-port {ports[1]}"
+    command = f"{command} --prefect-port {ports[0]} --mlflow-port {ports[1]}"
     reader.start(command, "Ctrl-C ends")
     for port in ports:
         until(lambda port=port: answers(f"http://127.0.0.1:{port}/"), f"nothing on port {port}")  # type: ignore[misc]
