@@ -239,7 +239,7 @@ def _sample(rows: CheckedRows, recipe: Recipe, folder: Path) -> list[int]:
     wanted = {"sft": data.sft_rows, "preference": data.preference_rows, "choice": data.evaluation_rows}[rows.kind]
     candidates = rows.candidates
     chosen = [int(index) for index in candidates]
-    if rows.kind == "preference" and data.rejected_kinds is not None:
+    if rows.kind == "preference" and data.rejected_kinds is not None and chosen:
         chosen = _rejecting(rows, chosen, data.rejected_kinds)
     if wanted is not None and wanted < len(chosen):
         classes = rows.classes(chosen)

@@ -35,11 +35,11 @@ def is_source(name: str) -> bool:
 
 
 def suite_overrides(suite: Path | None, model: str) -> tuple[str, ...]:
-    """What scoring changes in a recipe: no training, the named model with its own template, the suite's rows alone."""
-    changed = ["sft.max_steps=0", "dpo.max_steps=0", "data.sft=[]", "data.preference=[]", "data.max_prompt_tokens=null"]
+    """What scoring changes in a recipe: no training, the named model with its own template, all of the suite's rows."""
+    changed = ["sft.max_steps=0", "dpo.max_steps=0", "data.sft=[]", "data.preference=[]"]
     if suite is not None:
         rows = [{"uri": str(suite.expanduser().absolute())}]
-        changed += [f"data.evaluation={json.dumps(rows)}", "data.evaluation_rows=null"]
+        changed += [f"data.evaluation={json.dumps(rows)}", "data.evaluation_rows=null", "data.max_prompt_tokens=null"]
     if is_source(model):
         source = model if model.startswith(SCHEMES) else str(Path(model).expanduser().absolute())
         changed += [f"model={json.dumps({'source': source})}"]

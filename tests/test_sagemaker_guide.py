@@ -28,7 +28,7 @@ from tasks.sagemaker_request import region_of
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "sagemaker.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
-COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
 INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", GUIDE, flags=re.DOTALL))
 BUCKET, ACCOUNT, REGION = "my-team-rightcall", "111122223333", "eu-central-1"
 AWS_REGISTRY = "763104351884"  # the account of AWS's deep-learning containers in most regions
