@@ -1,7 +1,8 @@
 """Near duplicates and leakage by MinHash over word 3-shingles, in numpy: nothing here grows faster than the rows do.
 
 Two texts are near duplicates when the estimated Jaccard similarity of their shingle sets reaches the recipe's
-threshold; with 128 permutations the estimate's standard error at 0.9 is 0.027.
+threshold; with 128 permutations the estimate's standard error at 0.9 is 0.027. Rows have parts (the user's turn, the
+answer, …), and are as alike as the product of their parts' similarities.
 """
 
 from __future__ import annotations
@@ -75,6 +76,22 @@ def signatures(sets: Sequence[Hashes]) -> Signatures:
     return result
 
 
+def combined_signatures(rows: Sequence[Sequence[Hashes]]) -> Signatures:
+    """One signature for each row of several parts, the same number in all.
+
+    Two rows agree in a column where all their parts do: the estimate is the product of the parts' similarities, and a
+    long part that is the same everywhere cannot make up for a short one that differs.
+    """
+    if not rows:
+        return signatures([])
+    found = signatures([part for row in rows for part in row]).reshape(len(rows), -1, PERMUTATIONS)
+    mixed = np.zeros((len(rows), PERMUTATIONS), dtype=np.uint64)
+    for part in range(found.shape[1]):
+        mixed = (mixed ^ found[:, part]) * _MIX[0]
+        mixed ^= mixed >> np.uint64(31)
+    return mixed.astype(np.uint32)
+
+
 def rows_per_band(threshold: float) -> int:
     """The most selective banding that still finds a pair at the threshold with probability ``RECALL``."""
     fits = (r for r in range(PERMUTATIONS, 0, -1) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= RECALL)
@@ -85,7 +102,7 @@ def bands(found: Signatures, threshold: float, partitions: Sequence[str] | None 
     """(rows, bands) hashes; rows that share one are candidates. Rows of different partitions share none."""
     width = rows_per_band(threshold)
     count = PERMUTATIONS // width
-    seeds = np.fromiter((_words[name] for name in partitions or [""] * len(found)), dtype=np.uint64)
+    seeds = np.fromiter(map(text_hash, partitions or [""] * len(found)), dtype=np.uint64)
     result = np.empty((len(found), count), dtype=np.uint64)
     for band in range(count):
         mixed = seeds + np.uint64(band)
@@ -130,15 +147,20 @@ def _pairs(found: Signatures, band: Hashes, threshold: float) -> Iterable[tuple[
 
 
 class EvaluationIndex:
-    """The evaluation's questions, to be looked up by training rows: equal after normalisation, or nearly so."""
+    """The evaluation's questions, to be looked up by training rows: equal after normalisation, or nearly so.
 
-    def __init__(self, questions: Sequence[str], threshold: float) -> None:
+    A threshold of None finds the equal ones only.
+    """
+
+    def __init__(self, questions: Sequence[str], threshold: float | None) -> None:
         texts = list(dict.fromkeys(map(normalise, questions)))
         self._threshold = threshold
         self._exact = {text_hash(text) for text in texts}
+        self._buckets: dict[int, list[int]] = {}
+        if threshold is None:
+            return
         self._signatures = signatures([shingles(text) for text in texts])
         keys = bands(self._signatures, threshold)
-        self._buckets: dict[int, list[int]] = {}
         for row, row_keys in enumerate(keys):
             for key in row_keys:
                 self._buckets.setdefault(int(key), []).append(row)
@@ -154,7 +176,7 @@ class EvaluationIndex:
         for row, text in flat:
             leaked[row] = leaked[row] or text_hash(text) in self._exact
         open_texts = [(row, text) for row, text in flat if not leaked[row]]
-        if not open_texts or not self._exact:
+        if not open_texts or not self._exact or self._threshold is None:
             return leaked
         found = signatures([shingles(text) for _, text in open_texts])
         keys = bands(found, self._threshold)

@@ -1,14 +1,13 @@
-"""What of a row is content: a key that ids do not change, the class it is balanced by, the words that make it alike."""
+"""What of a row is content: a key that ids do not change, the class it is balanced by, the parts that make it alike."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 
 import orjson
 
-from data_checks.duplicates import Hashes, normalise, shingles
+from data_checks.duplicates import Hashes, normalise, shingles, text_hash
 from rightcall.rows import Row, RowKind
 
 # fields that are not content, or say again what another says
@@ -32,16 +31,51 @@ def class_of(row: Row, kind: RowKind) -> tuple[str, ...]:
     return (row["behaviour"], row["rejected_kind"]) if kind == "preference" else (row["behaviour"],)
 
 
-def row_shingles(row: Row, kind: RowKind) -> Hashes:
+def row_parts(row: Row, kind: RowKind) -> list[Hashes]:
+    """The shingles of each part in which near duplicates must be alike.
+
+    Of a training row: what was said before the last user turn, that turn, what followed it (tool results), each answer.
+    A row teaches every answer in it, so a conversation is more than its last turn: hundreds end with "thank you", "you're
+    welcome". The system message and the tools do not count; where they matter, the answer is another.
+    """
     if kind == "choice":
-        text = row["question"]
-    else:
-        messages = row["messages"] if kind == "sft" else [*row["prompt"], row["chosen"], row["rejected"]]
-        text = "\n".join(part for message in messages for part in _spoken(message))
-    return shingles(normalise(text), [tool["function"]["name"] for tool in row["tools"]])
+        return [shingles(normalise(row["question"]), [tool["function"]["name"] for tool in row["tools"]])]
+    prompt, answers = _turns(row, kind)
+    last = max(index for index, message in enumerate(prompt) if message["role"] == "user")
+    parts = [prompt[:last], [prompt[last]], prompt[last + 1 :], *([answer] for answer in answers)]
+    return [shingles(normalise(_spoken(part))) for part in parts]
 
 
-def _spoken(message: Row) -> Iterable[str]:
-    yield message.get("content") or ""
-    for call in message.get("tool_calls") or ():
-        yield f"{call['function']['name']} {json.dumps(call['function']['arguments'], ensure_ascii=False)}"
+def calls_key(row: Row, kind: RowKind) -> str:
+    """Equal for rows whose calls are equal, value by value; of rows without calls always the same."""
+    if kind == "choice":
+        return ""
+    prompt, answers = _turns(row, kind)
+    called = [
+        [[call["function"]["name"], call["function"]["arguments"]] for call in message["tool_calls"]]
+        for message in [*prompt, *answers]
+        if message.get("tool_calls")
+    ]
+    return f"{text_hash(json.dumps(called, sort_keys=True)):x}"
+
+
+def last_exchange(row: Row, kind: RowKind) -> str:
+    """The last user turn and the answer to it, for people: "Is it open? → open_hours {"day": "Sunday"}"."""
+    if kind == "choice":
+        return str(row["question"])
+    prompt, answers = _turns(row, kind)
+    asked = next(message["content"] for message in reversed(prompt) if message["role"] == "user")
+    calls = [call["function"] for call in answers[0].get("tool_calls") or ()]
+    said = [answers[0].get("content") or "", *(f"{each['name']} {json.dumps(each['arguments'])}" for each in calls)]
+    return f"{asked} → {' '.join(filter(None, said))}"
+
+
+def _turns(row: Row, kind: RowKind) -> tuple[list[Row], list[Row]]:
+    """What was there, and the answers to it."""
+    if kind == "sft":
+        return row["messages"][:-1], row["messages"][-1:]
+    return row["prompt"], [row["chosen"], row["rejected"]]
+
+
+def _spoken(messages: list[Row]) -> str:
+    return "\n".join(message.get("content") or "" for message in messages if message["role"] != "system")

@@ -113,7 +113,13 @@ RULES = (
     Rule(
         "not_duplicate", "exact_duplicate", "warning", ALL, "Is it the first row with this content? Ids do not count."
     ),
-    Rule("not_near_duplicate", "near_duplicate", "warning", ALL, "Is it unlike every earlier row of its class?"),
+    Rule(
+        "not_near_duplicate",
+        "near_duplicate",
+        "warning",
+        ALL,
+        "Is it unlike every earlier row of its class with the same calls, in its turns or its answer?",
+    ),
 )
 CRITICAL = frozenset(rule.reason for rule in RULES if rule.severity == "critical")
 

@@ -57,6 +57,7 @@ def show_checks(ref: ArtifactRef) -> str:
         f"Keyword-and-length rule on the evaluation: accuracy {rule['accuracy']} (n={rule['n']}).",
         f"Leakage: {leakage['found']} training rows asked what the evaluation asks and were quarantined; "
         f"{leakage['remaining']} remain of {leakage['proved_rows']} (looked at again after writing).",
+        *(f"> **Warning** {text}" for text in checks["warnings"]),
     ]
     _show(
         create_markdown_artifact,

@@ -18,6 +18,7 @@ from tasks.checked_rows import CheckedRows
 
 Json = dict[str, Any]
 WORST = 10
+MANY_NEAR_DUPLICATES = 0.05  # share of a kind's rows; above it a person should look at them
 TRAINED: tuple[RowKind, ...] = ("sft", "preference")
 
 
@@ -51,6 +52,11 @@ def report_checks(
     return {
         "rows": counts,
         "reasons": _reasons(checked),
+        "warnings": [
+            _many_near_duplicates(rows)
+            for rows in checked.values()
+            if rows.near_duplicate_count > MANY_NEAR_DUPLICATES * rows.tally.read
+        ],
         "classes": behaviours,
         "classes_in_detail": classes,
         "gx": judge(
@@ -81,6 +87,15 @@ def _reasons(checked: dict[RowKind, CheckedRows]) -> Json:
             total.items(), key=lambda item: (severity_of(item[0]) != "critical", -item[1], item[0])
         )
     }
+
+
+def _many_near_duplicates(rows: CheckedRows) -> str:
+    count, read = rows.near_duplicate_count, rows.tally.read
+    return (
+        f"{count:,} of {read:,} {rows.kind} rows ({count / read:.1%}) are left out as near duplicates, e.g. "
+        f"{rows.near_duplicate_pair()}. All of them are in quarantine.jsonl; if they should be trained on, raise "
+        "data.near_duplicate_threshold, or set it to null (off)."
+    )
 
 
 def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json:

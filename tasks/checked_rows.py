@@ -1,7 +1,7 @@
 """One kind of rows on its way through the checks, some thousand at a time: kept in a scratch file, or quarantined.
 
 What grows with the number of rows is a few numbers each: a hash, a place, a bit per reason, and for distinct rows the
-bands of their MinHash signature; the signatures and the rows themselves lie on disk.
+bands of their MinHash signature (near_duplicates.py); the signatures and the rows themselves lie on disk.
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_checks.duplicates import (
-    PERMUTATIONS,
-    EvaluationIndex,
-    bands,
-    near_duplicates,
-    normalise,
-    signatures,
-)
+from data_checks.duplicates import EvaluationIndex, normalise
 from data_checks.flags import flag_rows, questions
-from data_checks.row_content import class_of, row_shingles
+from data_checks.row_content import class_of, last_exchange
 from data_checks.rules import CRITICAL, removes, rules_of, severity_of
 from data_checks.suites import ACCEPTABLE
 from rightcall.chat import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.recipe import DataSection
 from rightcall.rows import COLUMNS, RAW_TOOLS, Row, RowKind, from_columns, raw_tools_column, to_columns
+from tasks.near_duplicates import NearDuplicates
 
 CHUNK_ROWS = 4000
 EXAMPLE_CHARACTERS = 160
@@ -73,14 +67,13 @@ class CheckedRows:
         self.kind = kind
         self.tally = Tally()
         self._template, self._max_length = template, max_length
-        self._threshold, self._max_prompt_tokens = settings.near_duplicate_threshold, settings.max_prompt_tokens
+        self._max_prompt_tokens = settings.max_prompt_tokens
         self._evaluation, self._quarantine = evaluation, quarantine
         self._path = scratch / f"{kind}.candidates.parquet"
         names = (*COLUMNS[kind], RAW_TOOLS, "group") if kind == "choice" else COLUMNS[kind]
         self._schema = pa.schema([*((name, pa.string()) for name in names), ("n_tokens", pa.int32())])
         self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
-        self._signature_path = scratch / f"{kind}.signatures"
-        self._signature_file = self._signature_path.open("wb")
+        self._alike = NearDuplicates(kind, settings.near_duplicate_threshold, scratch / f"{kind}.signatures")
         self._pending: list[Pending] = []
         self._repeated: list[tuple[int, str, Place]] = []  # of the pending chunk: key, id, place
         self._first_with: dict[int, int] = {}  # content → number of the distinct row
@@ -92,7 +85,6 @@ class CheckedRows:
         self._flag_count = 0
         # of each candidate
         self._flag_places = array("q")
-        self._bands: list[np.ndarray] = []
         self._classes: list[tuple[str, ...]] = []
         self._groups: list[str] = []
         self._long_prompt: list[bool] = []
@@ -150,11 +142,8 @@ class CheckedRows:
         """Near duplicates; after this no row may be added."""
         self.flush()
         self._writer.close()
-        self._signature_file.close()
-        self._near = np.full(len(self._classes), -1, dtype=np.int64)
-        if self._classes:
-            found = np.memmap(self._signature_path, dtype=np.uint32, mode="r").reshape(-1, PERMUTATIONS)
-            self._near = near_duplicates(found, np.concatenate(self._bands), self._threshold)
+        self._near = self._alike.find()
+        self._removed = (self._near >= 0) & removes("near_duplicate", self.kind)
         later = np.flatnonzero(self._near >= 0)
         if len(later):
             place, earlier = self._places[later[0]], self._places[self._near[later[0]]]
@@ -169,16 +158,34 @@ class CheckedRows:
     @property
     def candidates(self) -> np.ndarray:
         """Numbers of the rows that may be sampled."""
-        removed = (self._near >= 0) if removes("near_duplicate", self.kind) else np.zeros(len(self._near), dtype=bool)
         too_long = np.array(self._long_prompt, dtype=bool)
         broken = {self._groups[index] for index in np.flatnonzero(too_long) if self._groups[index]}
         torn = np.array([group in broken for group in self._groups], dtype=bool)
-        return np.flatnonzero(~removed & ~too_long & ~torn)
+        return np.flatnonzero(~self._removed & ~too_long & ~torn)
 
     def left_out(self, chosen: Sequence[int]) -> int:
         """How many rows are sound and yet not chosen, counted from what is known of each."""
-        removed = (self._near >= 0).sum() if removes("near_duplicate", self.kind) else 0
-        return len(self._classes) - int(removed) - len(chosen)
+        return len(self._classes) - self.near_duplicate_count - len(chosen)
+
+    @property
+    def near_duplicate_count(self) -> int:
+        """How many rows are left out for it."""
+        return int(self._removed.sum())
+
+    def near_duplicate_pair(self) -> str:
+        """The first row left out and the one that it repeats, each with its place."""
+        first = int(np.flatnonzero(self._removed)[0])
+        return " because of ".join(self._shown(number) for number in (first, int(self._near[first])))
+
+    def _shown(self, number: int) -> str:
+        """A candidate, read back from the scratch file."""
+        place, start = self._places[number], 0
+        for batch in pq.ParquetFile(self._path).iter_batches(batch_size=CHUNK_ROWS):
+            if number < start + batch.num_rows:
+                break
+            start += batch.num_rows
+        row = from_columns(batch.slice(number - start, 1).to_pylist()[0], self.kind)
+        return f"{place.source} line {place.line} {last_exchange(row, self.kind)[:EXAMPLE_CHARACTERS]!r}"
 
     def classes(self, chosen: Sequence[int]) -> list[tuple[str, ...]]:
         return [self._classes[index] for index in chosen]
@@ -190,7 +197,6 @@ class CheckedRows:
         """The chosen candidates as the snapshot's parquet file; near duplicates go to the quarantine on the way."""
         wanted = np.zeros(len(self._classes), dtype=bool)
         wanted[list(chosen)] = True
-        removed = (self._near >= 0) & removes("near_duplicate", self.kind)
         start = 0
         schema = self._schema
         if RAW_TOOLS in schema.names and not self._has_raw_tools:
@@ -198,7 +204,7 @@ class CheckedRows:
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for batch in pq.ParquetFile(self._path).iter_batches(batch_size=CHUNK_ROWS):
                 here = slice(start, start + batch.num_rows)
-                for index in np.flatnonzero(removed[here]):
+                for index in np.flatnonzero(self._removed[here]):
                     self._put_aside_near_duplicate(start + int(index), batch.slice(int(index), 1).to_pylist()[0])
                 kept = batch.filter(pa.array(wanted[here]))
                 if kept.num_rows:
@@ -253,10 +259,7 @@ class CheckedRows:
         if not rows:
             return
         classes = [class_of(each.row, self.kind) for each in rows]
-        found = signatures([row_shingles(each.row, self.kind) for each in rows])
-        found.tofile(self._signature_file)
-        # near duplicates of unlike behaviour are contrasts, the best rows there are
-        self._bands.append(bands(found, self._threshold, ["\0".join(names) for names in classes]))
+        self._alike.add([each.row for each in rows], classes)
         self._classes += classes
         self._groups += [each.group if each.group not in NO_GROUP else "" for each in rows]
         self._long_prompt += long_prompt

@@ -77,6 +77,7 @@ def _identity(source: Source) -> Json:
         "tasks.check_report",
         "tasks.checked_rows",
         "tasks.ingestion",
+        "tasks.near_duplicates",
         "tasks.records",
     ),
 )
@@ -90,6 +91,8 @@ def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
         raise type(err)(f"{err.detail}{_kept_aside(run)}", reason=err.reason) from err
     for kind, counts in checks["rows"].items():
         run.logger.info("%s: %s", kind, ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    for warning in checks["warnings"]:
+        run.logger.warning("%s", warning)
     return {
         **{f"{kind}_rows": counts["kept"] for kind, counts in checks["rows"].items()},
         "quarantined": sum(counts["quarantined"] for counts in checks["rows"].values()),

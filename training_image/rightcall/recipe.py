@@ -93,8 +93,12 @@ class DataSection(Section):
         None, gt=0, description="leave rows with longer prompts out of the sample; None = no limit"
     )
     tolerance: float = Field(0.05, ge=0, le=1, description="largest share of quarantined rows before the flow stops")
-    near_duplicate_threshold: float = Field(
-        0.9, gt=0, le=1, description="MinHash Jaccard similarity above which two rows are near duplicates"
+    near_duplicate_threshold: float | None = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="similarity (0-1, MinHash) from which a row is a near duplicate of an earlier one with the same calls "
+        "and is left out, and from which its question leaks; null = off: only equal rows and equal questions are found",
     )
     seed: int = Field(42, description="chooses which rows a sample keeps and how the BFCL rows are made")
 
