@@ -20,7 +20,7 @@ from s3_fixture import Fault, S3Server
 from stage_examples import make_first, ran, small_recipe
 from store_roots import lies_in, overwrite
 
-from rightcall.errors import StoreError
+from rightcall.errors import BackendError, StoreError
 from rightcall.recipe import Recipe
 from tasks import disk, freshness
 from tasks.s3_store import S3Store
@@ -67,6 +67,31 @@ def test_a_fresh_result_replaces_the_stored_one(store: Store) -> None:
         assert list((store.root / ".work/random").iterdir()) == []
     with pytest.raises(StoreError, match="the result was made again meanwhile"):
         store.path(first)
+
+
+job_keys: list[str] = []
+
+
+@stage(name="job", kind="model", modules=("rightcall.metrics",), slice=lambda recipe: None)
+def make_by_job(run: StageRun, recipe: Recipe) -> dict[str, Any]:
+    """Fails the second time, as when its orchestrator is killed."""
+    job_keys.append(run.job_key)
+    if len(job_keys) == 2:
+        raise BackendError("the orchestrator was killed")
+    (run.folder / "weights").write_text("w")
+    return {}
+
+
+def test_a_job_elsewhere_has_another_name_when_its_result_is_made_again_and_keeps_it_over_kills(tmp_path: Path) -> None:
+    """The job of the same name is done: SageMaker would give its old result."""
+    job_keys.clear()
+    store = Store(tmp_path)
+    key = make_by_job.run(small_recipe(), store=store).uri.partition("/")[2]
+    with pytest.raises(BackendError):
+        make_by_job.run(small_recipe(), store=store, fresh=True)
+    make_by_job.run(small_recipe(), store=store, fresh=True)
+    assert job_keys[0] == key
+    assert job_keys[1] == job_keys[2] != key
 
 
 def test_a_fresh_result_that_is_the_same_keeps_its_ref_and_heals_a_changed_file(store: Store) -> None:
