@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import PrefectConsoleHandler
@@ -23,8 +23,11 @@ EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 STATE_LENGTH = 120  # characters of a failed state on the screen
 
 
-def arguments(name: str, description: str, *, recipe: bool = True) -> argparse.ArgumentParser:
-    """The options of every flow; without ``recipe`` the first argument is the flow's own."""
+def arguments(name: str, description: str, stages: Any, *, recipe: bool = True) -> argparse.ArgumentParser:
+    """The options of every flow; without ``recipe`` the first argument is the flow's own.
+
+    stages: the Literal of those that it can compute again.
+    """
     parser = argparse.ArgumentParser(f"python -m flows.{name}", description=description)
     if recipe:
         parser.add_argument("recipe", nargs="?", help="a recipe file; without it the embedded quickstart")
@@ -39,6 +42,13 @@ def arguments(name: str, description: str, *, recipe: bool = True) -> argparse.A
     parser.add_argument(
         "--store",
         help="folder of the results, or s3://bucket/prefix; without it $RIGHTCALL_STORE or .rightcall/store",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="append",
+        default=[],
+        choices=get_args(stages),
+        help="compute this stage again though its result is there, and replace that; may be repeated",
     )
     return parser
 

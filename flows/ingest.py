@@ -8,8 +8,9 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, run_name
+from flows.parameters import IngestStage, Overrides, RecipeFile, StoreFolder, open_recipe, run_name
 from tasks.artifacts import show_checks
+from tasks.freshness import warn_of_old_versions
 from tasks.ingestion import ingest_snapshot
 from tasks.training import prepare_base
 
@@ -20,20 +21,24 @@ from tasks.training import prepare_base
     flow_run_name=run_name,
     persist_result=False,
 )
-def ingest_rows(recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None) -> str:
+def ingest_rows(
+    recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None, fresh: tuple[IngestStage, ...] = ()
+) -> str:
     """Gives the counts of rows in, kept and quarantined.
 
     Args:
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
     """
-    experiment = open_recipe(recipe, overrides, store)
+    experiment = open_recipe(recipe, overrides, store, fresh)
     base = prepare_base(experiment)
     snapshot = ingest_snapshot(experiment, base=base)
+    warn_of_old_versions()
     return show_checks(snapshot)
 
 
 if __name__ == "__main__":
-    given = arguments("ingest", "Fetch, check and freeze the rows of a recipe.").parse_args()
-    run(ingest_rows, recipe=given.recipe, overrides=given.overrides, store=given.store)
+    given = arguments("ingest", "Fetch, check and freeze the rows of a recipe.", IngestStage).parse_args()
+    run(ingest_rows, recipe=given.recipe, overrides=given.overrides, store=given.store, fresh=given.fresh)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, run_name
+from flows.parameters import Overrides, PipelineStage, RecipeFile, StoreFolder, open_recipe, run_name
 from flows.publish import publish_candidate
 from flows.train import train_stages
 from tasks.artifacts import show_checks, show_scores
@@ -26,15 +26,21 @@ from tasks.training import prepare_base
     persist_result=False,
     on_cancellation=[stop_jobs],
 )
-def run_pipeline(recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None) -> str:
+def run_pipeline(
+    recipe: RecipeFile = None,
+    overrides: Overrides = (),
+    store: StoreFolder = None,
+    fresh: tuple[PipelineStage, ...] = (),
+) -> str:
     """Gives the closing table.
 
     Args:
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
     """
-    experiment = open_recipe(recipe, overrides, store)
+    experiment = open_recipe(recipe, overrides, store, fresh)
     base = prepare_base(experiment)
     snapshot = ingest_snapshot(experiment, base=base)
     show_checks(snapshot)
@@ -48,5 +54,5 @@ def run_pipeline(recipe: RecipeFile = None, overrides: Overrides = (), store: St
 
 
 if __name__ == "__main__":
-    given = arguments("pipeline", "Ingest, check, train, score, gate, register and report.").parse_args()
-    run(run_pipeline, recipe=given.recipe, overrides=given.overrides, store=given.store)
+    given = arguments("pipeline", "Ingest, check, train, score, gate, register and report.", PipelineStage).parse_args()
+    run(run_pipeline, recipe=given.recipe, overrides=given.overrides, store=given.store, fresh=given.fresh)

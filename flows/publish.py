@@ -16,11 +16,12 @@ from prefect.runtime import deployment
 from pydantic import Field
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, run_name
+from flows.parameters import Overrides, PublishStage, RecipeFile, StoreFolder, open_recipe, run_name
 from rightcall.errors import RecipeError
 from rightcall.recipe import Recipe
 from tasks.artifacts import show_report, show_verdict
 from tasks.closing_text import closing_text
+from tasks.freshness import warn_of_old_versions
 from tasks.gate import decide_verdict
 from tasks.model_names import find_results
 from tasks.recorded_run import recorded_run
@@ -48,7 +49,11 @@ class Approval(RunInput):
     on_cancellation=[stop_jobs],
 )
 def publish_model(
-    recipe: RecipeFile = None, overrides: Overrides = (), store: StoreFolder = None, approve: int | None = None
+    recipe: RecipeFile = None,
+    overrides: Overrides = (),
+    store: StoreFolder = None,
+    fresh: tuple[PublishStage, ...] = (),
+    approve: int | None = None,
 ) -> str:
     """Gives the closing table.
 
@@ -56,9 +61,10 @@ def publish_model(
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
         approve: Make this version of the registered model the champion; empty = judge and register.
     """
-    experiment = open_recipe(recipe, overrides, store)
+    experiment = open_recipe(recipe, overrides, store, fresh)
     if approve is not None:
         return _approved(promote(experiment.register_.name, approve, approved_by=getpass.getuser()))
     results = find_results(experiment)
@@ -71,6 +77,7 @@ def publish_candidate(
     """Judge, register and report the last of ``models``; the first is the baseline. Gives the closing table."""
     candidate = _candidate(models)
     rival = score_champion(recipe, snapshot, candidate=models[candidate])
+    warn_of_old_versions()
     verdict = decide_verdict(recipe, candidate=scores[candidate], baseline=scores["base"], champion=rival)
     show_verdict(verdict)
     measured = {f"score-{label}": ref for label, ref in scores.items()}
@@ -124,7 +131,14 @@ def _approved(registration: Registration) -> str:
 
 
 if __name__ == "__main__":
-    parser = arguments("publish", "Judge, register and report what a recipe's earlier run made.")
+    parser = arguments("publish", "Judge, register and report what a recipe's earlier run made.", PublishStage)
     parser.add_argument("--approve", type=int, metavar="VERSION", help="make this version the champion")
     given = parser.parse_args()
-    run(publish_model, recipe=given.recipe, overrides=given.overrides, store=given.store, approve=given.approve)
+    run(
+        publish_model,
+        recipe=given.recipe,
+        overrides=given.overrides,
+        store=given.store,
+        fresh=given.fresh,
+        approve=given.approve,
+    )

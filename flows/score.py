@@ -13,8 +13,9 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe
+from flows.parameters import Overrides, RecipeFile, ScoreStage, StoreFolder, open_recipe
 from tasks.artifacts import show_scores
+from tasks.freshness import warn_of_old_versions
 from tasks.ingestion import ingest_snapshot
 from tasks.model_names import find_model, suite_overrides
 from tasks.sagemaker_stop import stop_jobs
@@ -39,6 +40,8 @@ def score_suite(
     recipe: RecipeFile = None,
     overrides: Overrides = (),
     store: StoreFolder = None,
+    *,
+    fresh: tuple[ScoreStage, ...] = (),
 ) -> str:
     """Gives the scores as a table.
 
@@ -48,16 +51,18 @@ def score_suite(
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
     """
-    experiment = open_recipe(recipe, (*suite_overrides(suite, model), *overrides), store)
+    experiment = open_recipe(recipe, (*suite_overrides(suite, model), *overrides), store, fresh)
     scored = find_model(experiment, model)
     snapshot = ingest_snapshot(experiment, base=scored)
     scores = score_model(experiment, model=scored, snapshot=snapshot, label=model)
+    warn_of_old_versions()
     return show_scores(experiment, {model: scores})
 
 
 if __name__ == "__main__":
-    parser = arguments("score", "Score a model on multiple-choice items.", recipe=False)
+    parser = arguments("score", "Score a model on multiple-choice items.", ScoreStage, recipe=False)
     parser.add_argument(
         "model", help="a local folder, models:/name@alias, <stage>/<key>, or base, sft, dpo: the newest of them"
     )
@@ -71,4 +76,5 @@ if __name__ == "__main__":
         recipe=given.recipe,
         overrides=given.overrides,
         store=given.store,
+        fresh=given.fresh,
     )

@@ -10,9 +10,10 @@ from typing import Literal
 from prefect import flow
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, RecipeFile, StoreFolder, open_recipe, run_name
+from flows.parameters import Overrides, RecipeFile, StoreFolder, TrainStage, open_recipe, run_name
 from rightcall.recipe import Recipe
 from tasks.artifacts import show_checks, show_training
+from tasks.freshness import warn_of_old_versions
 from tasks.ingestion import ingest_snapshot
 from tasks.sagemaker_stop import stop_jobs
 from tasks.store import ArtifactRef
@@ -31,6 +32,7 @@ def train_model(
     overrides: Overrides = (),
     store: StoreFolder = None,
     stage: Literal["sft", "dpo"] = "dpo",
+    fresh: tuple[TrainStage, ...] = (),
 ) -> str:
     """Gives the models' refs.
 
@@ -38,13 +40,15 @@ def train_model(
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
+        fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
         stage: The last stage: sft stops after SFT; dpo runs both, as far as the recipe has them.
     """
-    experiment = open_recipe(recipe, overrides, store)
+    experiment = open_recipe(recipe, overrides, store, fresh)
     base = prepare_base(experiment)
     snapshot = ingest_snapshot(experiment, base=base)
     show_checks(snapshot)
     models = train_stages(experiment, base=base, snapshot=snapshot, last=stage)
+    warn_of_old_versions()
     return "\n".join(f"{label:<5} {model.uri}" for label, model in models.items())
 
 
@@ -63,7 +67,14 @@ def train_stages(
 
 
 if __name__ == "__main__":
-    parser = arguments("train", "Train the stages of a recipe.")
+    parser = arguments("train", "Train the stages of a recipe.", TrainStage)
     parser.add_argument("--stage", choices=("sft", "dpo"), default="dpo", help="the last stage to run")
     given = parser.parse_args()
-    run(train_model, recipe=given.recipe, overrides=given.overrides, store=given.store, stage=given.stage)
+    run(
+        train_model,
+        recipe=given.recipe,
+        overrides=given.overrides,
+        store=given.store,
+        fresh=given.fresh,
+        stage=given.stage,
+    )

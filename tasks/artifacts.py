@@ -29,7 +29,7 @@ from rightcall.recipe import Recipe
 from tasks.costs import Estimate, clock
 from tasks.gate import read_verdict
 from tasks.report import report_path
-from tasks.results import METRICS, numbers_of, read_lines, read_scores, read_summary
+from tasks.results import METRICS, SUMMARY, numbers_of, read_lines, read_scores, read_summary
 from tasks.store import ArtifactRef, open_store
 
 MAX_ROWS = 100  # of a table
@@ -44,7 +44,7 @@ Row = Mapping[str, Any]
 
 def show_checks(ref: ArtifactRef) -> str:
     """Rows in, kept and quarantined; classes; reasons; what the keyword rule scores. Gives the counts as text."""
-    folder = open_store().path(ref)
+    folder = open_store().path(ref, "checks.json")
     checks = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
     counts = [{"rows": kind, **numbers} for kind, numbers in checks["rows"].items()]
     behaviours = sorted({name for classes in checks["classes"].values() for name in classes})
@@ -98,7 +98,7 @@ def show_estimate(estimates: Mapping[str, Estimate], summary: str) -> None:
 
 def show_training(stage: str, ref: ArtifactRef) -> None:
     """Steps, tokens, speed, memory and warnings of SFT or DPO, and its curves."""
-    folder = open_store().path(ref)
+    folder = open_store().path(ref, (METRICS, SUMMARY))
     summary, lines = read_summary(folder), read_lines(folder / METRICS)
     warnings = [f"\n> **Warning** {text}" for text in summary.get("warnings", [])]
     numbers = [{"": name.replace("_", " "), stage: _plain(value)} for name, value in numbers_of(summary).items()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from pathlib import Path
 from rightcall.errors import StoreError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 @contextmanager
@@ -22,6 +26,20 @@ def disk_errors(folder: Path, needed_bytes: int | None = None) -> Iterator[None]
         if err.errno not in FULL_DISK:
             raise
         raise StoreError(full_disk_message(folder, needed_bytes)) from err
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Each folder gets the other's name in one step, so that a kill leaves the one or the other; False = the system or
+    this file system cannot do it, and nothing has happened.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
+        return True
+    if (number := ctypes.get_errno()) in CANNOT:
+        return False
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
 
 
 def full_disk_message(folder: Path, needed_bytes: int | None = None) -> str:

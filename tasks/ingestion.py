@@ -35,6 +35,7 @@ from tasks.store import ArtifactRef
 Json = dict[str, Any]
 NO_TOOLS_SHARE = 12  # one item in twelve of a sampled evaluation offers no tool, where there are such items
 WINDOW = 2**31 - 1  # an item has no max_length; the model's own window limits it
+CHAT_PARTS = tuple(f"model/{name}" for name in CHAT_FILES)
 
 
 def _slice(recipe: Recipe) -> Json:
@@ -62,7 +63,7 @@ def _identity(source: Source) -> Json:
     kind="snapshot",
     slice=_slice,
     tags=("data",),
-    reads={"base": tuple(f"model/{name}" for name in CHAT_FILES)},  # rows are as long as its tokenizer makes them
+    reads={"base": CHAT_PARTS},  # rows are as long as its tokenizer makes them
     modules=(
         "data_checks.duplicates",
         "data_checks.flags",
@@ -83,7 +84,7 @@ def _identity(source: Source) -> Json:
 )
 def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
     """Fetches, checks, samples and freezes the rows; too many bad ones stop it before a second of training is spent."""
-    template = load_template(run.store.path(base) / "model", recipe.model.chat_template)
+    template = load_template(run.store.path(base, CHAT_PARTS) / "model", recipe.model.chat_template)
     cache = run.store.cache / "sources"
     try:
         checks = build_snapshot(recipe, template, run.folder, run.scratch, cache)

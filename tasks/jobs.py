@@ -34,7 +34,7 @@ def run_job(
 
         return sagemaker_backend.run_job(stage, recipe, channels, run, on_metrics)
     paths = {
-        name: run.store.path(source.ref) / source.part if isinstance(source, Input) else source
+        name: run.store.path(source.ref, source.part) / source.part if isinstance(source, Input) else source
         for name, source in channels.items()
     }
     return local_backend.run_job(stage, recipe, paths, run, on_metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,12 @@ from rightcall.errors import StoreError
 Kind = Literal["model", "snapshot", "scores", "verdict", "registration", "report"]
 MANIFEST = "manifest.json"
 HASHING_THREADS = 4
+SETTLED_NS = 10**9  # a file that changed more recently may change again within the same tick of the file system's clock
+
+Parts = str | tuple[str, ...]  # "model/" (all below it), "sft.parquet", several of them, "" = everything
+
+# sha256 of files as they were when they were hashed here, by (device, inode, size, mtime, ctime); ctime cannot be set back.
+_hashed: dict[tuple[int, ...], str] = {}
 
 
 class ArtifactRef(BaseModel):
@@ -55,6 +62,49 @@ def digest_in_record(record: bytes) -> str:
         return str(json.loads(json.loads(record)["result"])["data"]["digest"])
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def files_of(manifest: Mapping[str, Any], parts: Parts) -> dict[str, dict[str, Any]]:
+    """The entries of the manifest that belong to ``parts``."""
+    wanted = (parts,) if isinstance(parts, str) else parts
+    return {
+        path: entry
+        for path, entry in manifest["files"].items()
+        if any(each in ("", path) or (each.endswith("/") and path.startswith(each)) for each in wanted)
+    }
+
+
+def changed_files(folder: Path, manifest: Mapping[str, Any], parts: Parts = "") -> list[str]:
+    """Files of ``parts`` whose content is not what the manifest says; one that was hashed in this process already and has
+    not been touched since is not read again.
+    """
+    files = files_of(manifest, parts)
+    with ThreadPoolExecutor(HASHING_THREADS) as pool:
+        found = pool.map(lambda relative: _known_sha256(folder / relative), files)
+        return [path for path, sha256 in zip(files, found, strict=True) if sha256 != files[path]["sha256"]]
+
+
+def is_consistent(manifest: Mapping[str, Any]) -> bool:
+    """Whether the digest, by which everybody knows the result, is that of the files it lists."""
+    return bool(
+        digest_files({path: entry["sha256"] for path, entry in manifest["files"].items()}) == manifest["digest"]
+    )
+
+
+def _known_sha256(path: Path) -> str | None:
+    """None = the file is gone."""
+    try:
+        status = path.stat()
+        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+        if settled and stamp in _hashed:
+            return _hashed[stamp]
+        sha256 = str(hash_file(path)["sha256"])
+    except FileNotFoundError:
+        return None
+    if settled:
+        _hashed[stamp] = sha256
+    return sha256
 
 
 def split(ref: ArtifactRef) -> tuple[str, str]:

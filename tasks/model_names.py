@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rightcall.errors import StoreError
 from rightcall.recipe import Recipe
+from tasks.freshness import note_versions
 from tasks.ingestion import ingest_snapshot
 from tasks.registry import find_registered
 from tasks.scoring import score_model
@@ -98,4 +99,5 @@ def _finished(recipe: Recipe, stage: Stage, flow: str, **refs: ArtifactRef) -> A
             f"stage {stage.name!r} of recipe {recipe.name!r} is not in the store {store.address!r} "
             f"(key {key[:8]!r}); run `python -m flows.{flow}` with the same recipe and --set first"
         )
+    note_versions(stage.name, recipe, store.manifest(found))
     return found

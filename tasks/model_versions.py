@@ -124,7 +124,7 @@ def _log_model(run: str, recipe: Recipe, weights: ArtifactRef, store: Store) -> 
             f"{weights.uri!r} holds no {WEIGHTS}/ to register; pass the ref of a model, not {weights.kind!r}"
         )
     config = {
-        "weights_uri": f"{weights.uri}/{WEIGHTS}",
+        "weights_uri": store.relative(weights, WEIGHTS),
         "store": store.address,
         "digest": weights.digest,
         "files": hashes,

@@ -23,7 +23,7 @@ from rightcall.recipe import Recipe
 from tasks import retries
 from tasks.billing import read_bills, total
 from tasks.gate import read_verdict
-from tasks.model_versions import by_alias, by_number, create_version, point_alias, replace_tags, version_of
+from tasks.model_versions import WEIGHTS, by_alias, by_number, create_version, point_alias, replace_tags, version_of
 from tasks.results import read_scores
 from tasks.store import ArtifactRef, Store
 from tasks.tracking import DIGEST, git_commit, redact
@@ -135,7 +135,9 @@ def register_model(
 
     Raises:
         RegistryError: MLflow refused or does not answer; nothing of this call is left there.
+        StoreError: the weights or scores were changed after they were made.
     """
+    store.check(model, f"{WEIGHTS}/")
     client = connect()
     candidate = Candidate(model, scores, snapshot, verdict, others or {})
     judged = read_verdict(store, verdict)

@@ -17,7 +17,7 @@ from rightcall.rows import read_snapshot
 from tasks import plots, report_data
 from tasks.billing import read_bills, total
 from tasks.gate import read_verdict
-from tasks.results import METRICS, Scores, numbers_of, read_lines, read_scores, read_summary
+from tasks.results import METRICS, SUMMARY, Scores, numbers_of, read_lines, read_scores, read_summary
 from tasks.stages import StageRun, stage
 from tasks.store import ArtifactRef, Store
 from tasks.tracking import git_commit, redact
@@ -77,7 +77,7 @@ def gather(
     """What the template fills in."""
     found = {label: read_scores(store, ref, recipe.evaluation) for label, ref in scores.items()}
     names = report_data.display_names(recipe, list(found))
-    rows = read_snapshot(store.path(snapshot), "choice")
+    rows = read_snapshot(store.path(snapshot, "choice.parquet"), "choice")
     rule = report_data.rule_scores(rows, recipe.evaluation) if rows else {}
     refs = {
         "snapshot": snapshot,
@@ -130,7 +130,7 @@ def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[st
     for label, ref in models.items():
         if not ref.uri.startswith(f"{label}/") or label not in ("sft", "dpo"):
             continue
-        folder = store.path(ref)
+        folder = store.path(ref, (METRICS, SUMMARY))
         lines, summary = read_lines(folder / METRICS), read_summary(folder)
         panels, colour = (SFT_PANELS, plots.COLOURS[1]) if label == "sft" else (DPO_PANELS, plots.COLOURS[2])
         found.append(
@@ -145,7 +145,7 @@ def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[st
 
 
 def _checks(store: Store, snapshot: ArtifactRef) -> dict[str, Any]:
-    path = store.path(snapshot) / "checks.json"
+    path = store.path(snapshot, "checks.json") / "checks.json"
     checks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     reasons = checks.get("reasons") or {}
     return {
@@ -161,7 +161,7 @@ def _timings(store: Store, refs: Mapping[str, ArtifactRef]) -> list[dict[str, An
         if ref.uri in seen:
             continue
         seen.add(ref.uri)
-        summary = read_summary(store.path(ref))
+        summary = read_summary(store.path(ref, SUMMARY))
         seconds = store.manifest(ref).get("seconds")
         memory = summary.get("peak_memory_bytes")
         rows.append({"label": label, "seconds": seconds, "tokens": summary.get("tokens"), "memory": memory,

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rightcall.errors import StoreError
 from tasks import s3
@@ -28,6 +28,8 @@ PART_BYTES = 16 * 2**20  # s3transfer takes larger ones where a file would have 
 IO_BYTES = 2**18
 IO_CHUNKS = 64  # of 256 KiB that may wait for the disk: memory stays flat whatever the file's size
 SHA256 = "sha256"
+
+_sha256_of: dict[tuple[str, str], str] = {}  # of objects that were asked for, by address and ETag
 
 Files = Mapping[str, Mapping[str, Any]]  # relative path → {"sha256", "size_bytes"}, as in a manifest
 
@@ -99,27 +101,27 @@ def download(address: Address, below: str, files: Files, folder: Path) -> int:
     return fetched
 
 
-def verify(address: Address, below: str, files: Files) -> None:
-    """Reads every object and hashes it, keeping nothing.
+def changed_objects(address: Address, below: str, files: Files, *, read: bool) -> list[str]:
+    """Objects that are not what the manifest says.
 
-    Raises:
-        StoreError: one is not what the manifest says.
+    read: read and hash every one, keeping nothing; otherwise ask for the sha256 that each was sent with, once a process
+    (whoever overwrites an object replaces that too), and read only those that came without it.
     """
+    present = s3.list_objects(address, below)
 
-    def changed(relative: str) -> str | None:
-        body = s3.client().get_object(Bucket=address.bucket, Key=address.key(below + relative))["Body"]
-        total = hashlib.sha256()
-        for chunk in body.iter_chunks(IO_BYTES):
-            total.update(chunk)
-        return None if total.hexdigest() == files[relative][SHA256] else relative
+    def changed(relative: str) -> bool:
+        expected, listed = files[relative], present.get(relative)
+        if listed is None or listed.size_bytes != expected["size_bytes"]:
+            return True
+        seen = (f"{address}/{below}{relative}", listed.etag)
+        if read or seen not in _sha256_of:
+            _sha256_of[seen] = (None if read else _sent_sha256(address, below + relative)) or _read_sha256(
+                address, below + relative
+            )
+        return _sha256_of[seen] != expected[SHA256]
 
     with s3_errors(f"{address}/{below}"), ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        wrong = [relative for relative in pool.map(changed, files) if relative is not None]
-    if wrong:
-        raise StoreError(
-            f"{f'{address}/{below}'!r} was changed after it was made: {wrong!r}; delete it (aws s3 rm --recursive "
-            f"{address}/{below}) and run the same command, it will be made again"
-        )
+        return [relative for relative, found in zip(files, pool.map(changed, files), strict=True) if found]
 
 
 def remove_others(folder: Path, files: Files) -> None:
@@ -141,8 +143,20 @@ def changed_message(what: str, expected: Mapping[str, Any], found: Mapping[str, 
 def _is_same(address: Address, relative: str, listed: Listed, entry: Mapping[str, Any]) -> bool:
     if listed.size_bytes != entry["size_bytes"]:
         return False
+    return _sent_sha256(address, relative) == entry["sha256"]
+
+
+def _sent_sha256(address: Address, relative: str) -> str | None:
     head = s3.client().head_object(Bucket=address.bucket, Key=address.key(relative))
-    return bool(head["Metadata"].get(SHA256) == entry["sha256"])
+    return cast(str | None, head["Metadata"].get(SHA256))
+
+
+def _read_sha256(address: Address, relative: str) -> str:
+    body = s3.client().get_object(Bucket=address.bucket, Key=address.key(relative))["Body"]
+    total = hashlib.sha256()
+    for chunk in body.iter_chunks(IO_BYTES):
+        total.update(chunk)
+    return total.hexdigest()
 
 
 @dataclass

@@ -108,7 +108,8 @@ def plan_of(
             + "; use --store s3://<bucket>/<prefix> (or RIGHTCALL_STORE)"
         )
     urls = {name: store.url(source.ref, source.part) for name, source in channels.items() if isinstance(source, Input)}
-    return JobPlan(stage, run.key, recipe, urls, f"{store.address}/.jobs/{stage}/{run.key}", tags=dict(tags or {}))
+    key = run.job_key or run.key
+    return JobPlan(stage, key, recipe, urls, f"{store.address}/.jobs/{stage}/{key}", tags=dict(tags or {}))
 
 
 def require_gpu(stage: str, recipe: Recipe) -> None:

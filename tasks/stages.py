@@ -10,14 +10,12 @@ ref = train_sft.run(recipe, base=base, snapshot=snapshot) # anywhere: the same s
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 from prefect import Task
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
 from prefect.utilities.annotations import NotSet
 
@@ -32,12 +31,12 @@ from rightcall.errors import RightcallError
 from rightcall.recipe import Recipe
 from tasks import retries
 from tasks.caching import StageCachePolicy, module_digest, stage_key
+from tasks.freshness import FLOW_RUN, is_wanted_anew, note_versions, versions_of
 from tasks.leases import run_logger
 from tasks.store import ArtifactRef, Kind, Store, disk_errors, open_store
 
 LOGGED_VALUES = 6
 Logger = logging.Logger | logging.LoggerAdapter
-VERSIONS = ("prefect", "torch", "transformers", "trl", "peft", "datasets", "great-expectations", "polars", "numpy")
 
 # Task runs whose body really ran in this process, so that a flow can say which were cached.
 _ran: ContextVar[list[str] | None] = ContextVar("rightcall_ran", default=None)
@@ -54,6 +53,7 @@ class StageRun:
     scratch: Path  # survives kills, deleted after the commit: checkpoints
     logger: Logger
     label: str | None = None
+    job_key: str = ""  # names what this run does elsewhere: the key, or where a result is replaced one made of both
 
     @property
     def title(self) -> str:
@@ -74,6 +74,7 @@ class Call:
     store: Store
     stage: str
     ingredients: dict[str, Any]
+    fresh: bool = False  # what is stored does not count, and is replaced
 
     @property
     def key(self) -> str:
@@ -138,21 +139,32 @@ class Stage:
         if (instead := self._skipped(recipe, refs)) is not None:
             return instead
         call = self._call(recipe, refs, open_store(), label)
+        call = replace(call, fresh=is_wanted_anew(self.name, partial(self._stored_manifest, call)))
         ran: list[str] = []
         token = _ran.set(ran)
         try:
             ref = self._task_for(call)(call)
         finally:
             _ran.reset(token)
+        manifest = call.store.manifest(ref)
+        note_versions(self.name, recipe, manifest)
         if not ran:
-            _logger().info("%s cached: %s", call.title, describe(call.store.manifest(ref)))
+            _logger().info("%s cached: %s", call.title, describe(manifest))
         return ref
 
-    def run(self, recipe: Recipe, *, store: Store | None = None, label: str | None = None, **refs: Any) -> ArtifactRef:
+    def run(
+        self,
+        recipe: Recipe,
+        *,
+        store: Store | None = None,
+        label: str | None = None,
+        fresh: bool = False,
+        **refs: Any,
+    ) -> ArtifactRef:
         """The same without Prefect: tests, the benchmark of Prefect's overhead, a shell."""
         if (instead := self._skipped(recipe, refs)) is not None:
             return instead
-        call = self._call(recipe, refs, store or open_store(), label)
+        call = replace(self._call(recipe, refs, store or open_store(), label), fresh=fresh)
         lock, holder = call.store.locks(), str(uuid.uuid4())
         lock.acquire_lock(call.cache_key, holder)
         try:
@@ -176,6 +188,10 @@ class Stage:
         }
         return Call(recipe, dict(refs), label, store, self.name, ingredients)
 
+    def _stored_manifest(self, call: Call) -> Mapping[str, Any] | None:
+        stored = call.store.find(self.name, call.key)
+        return None if stored is None else call.store.manifest(stored)
+
     def _skipped(self, recipe: Recipe, refs: Mapping[str, Any]) -> ArtifactRef | None:
         instead = self.skip(recipe, refs) if self.skip is not None else None
         if instead is not None:
@@ -190,20 +206,25 @@ class Stage:
             task_run_name=call.title,
             cache_policy=StageCachePolicy(isolation_level="SERIALIZABLE", lock_manager=call.store.locks()),
             result_storage=call.store.results(),
-            refresh_cache=True if dangling else NotSet,
+            refresh_cache=True if dangling or call.fresh else NotSet,
         )
 
     def _execute(self, call: Call, logger: Logger) -> ArtifactRef:
         store, key = call.store, call.key
-        if (found := store.find(self.name, key)) is not None:
+        found = store.find(self.name, key)
+        if found is not None and not call.fresh:
             logger.info("%s found in the store: %s", call.title, describe(store.manifest(found)))
             return found
         if (finished := store.finish_commit(self.name, key)) is not None:
             logger.info("%s was made and is now stored: %s", call.title, describe(store.manifest(finished)))
             return finished
+        for name, value in call.refs.items():
+            for ref in _refs_in(value):
+                store.check(ref, self.reads.get(name, ""))
         # A killed run may have left half a result; its checkpoints, in scratch, are used.
         folder = store.workdir(self.name, key, empty=True)
-        run = StageRun(self.name, key, store, folder, store.scratch(self.name, key), logger, call.label)
+        job_key = stage_key(key, {"replaces": store.manifest(found).get("created")}) if found is not None else key
+        run = StageRun(self.name, key, store, folder, store.scratch(self.name, key), logger, call.label, job_key)
         started = time.monotonic()
         with disk_errors(run.folder):
             fields = dict(self.fn(run, call.recipe, **call.refs))
@@ -211,12 +232,16 @@ class Stage:
         manifest = {
             **call.ingredients,
             "inputs": {name: _plain(value) for name, value in call.refs.items()},
+            "versions": versions_of(fields),
             "result": fields,
-            "versions": _versions(),
+            FLOW_RUN: flow_run.id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": seconds,
         }
-        ref = store.commit(self.name, key, self.kind, run.folder, manifest)
+        ref = store.commit(self.name, key, self.kind, run.folder, manifest, replace=call.fresh)
+        if found is not None:
+            outcome = "is the same" if found.digest == ref.digest else f"has replaced {found.digest[:8]}"
+            logger.info("%s was computed again: %s %s", call.title, ref.digest[:8], outcome)
         logger.info("%s done in %.1f s: %s", call.title, seconds, describe(store.manifest(ref)))
         return ref
 
@@ -269,6 +294,15 @@ def _digests(value: Any, digest_of: Callable[[ArtifactRef], str]) -> Any:
     raise RightcallError(f"a stage takes refs and plain values, not {value!r}; commit it to the store and pass its ref")
 
 
+def _refs_in(value: Any) -> Iterator[ArtifactRef]:
+    if isinstance(value, ArtifactRef):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (ref for entry in value.values() for ref in _refs_in(entry))
+    elif isinstance(value, list | tuple):
+        yield from (ref for entry in value for ref in _refs_in(entry))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, ArtifactRef):
         return value.model_dump(mode="json")
@@ -279,13 +313,3 @@ def _plain(value: Any) -> Any:
 
 def _logger() -> Logger:
     return run_logger("rightcall.stages")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

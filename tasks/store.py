@@ -18,15 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rightcall.errors import StoreError
-from tasks.disk import disk_errors, full_disk_message
+from tasks.disk import disk_errors, exchange, full_disk_message
 from tasks.environment import store_root
 from tasks.manifests import (
     MANIFEST,
     ArtifactRef,
     Kind,
+    Parts,
+    changed_files,
     digest_files,
     digest_in_record,
+    files_of,
     hash_files,
+    is_consistent,
     read_manifest,
     ref_of,
     seal,
@@ -78,14 +82,37 @@ class Store:
             f"--store s3://bucket/prefix (asked for {ref.uri!r})"
         )
 
-    def path(self, ref: ArtifactRef) -> Path:
-        """Folder of a finished stage.
+    def relative(self, ref: ArtifactRef, part: str = "") -> str:
+        """Where the files lie below the store's address: "sft/1a2b/model"."""
+        return f"{ref.uri}/{part}"
+
+    def path(self, ref: ArtifactRef, parts: Parts = "") -> Path:
+        """Folder of a finished stage, after a look whether ``parts``, what is about to be read, are as they were made.
 
         Raises:
-            StoreError: the folder is gone or incomplete, or holds another result than the ref says.
+            StoreError: the folder is gone or incomplete, holds another result than the ref says, or was changed.
         """
-        self.manifest(ref)
+        self.check(ref, parts)
         return self._folder(*split(ref))
+
+    def check(self, ref: ArtifactRef, parts: Parts = "") -> None:
+        """Compares the content of ``parts`` with the manifest; cheap where this process has done so before.
+
+        Raises:
+            StoreError: as ``path``.
+        """
+        folder = self._folder(*split(ref))
+        if changed := changed_files(folder, self.manifest(ref), parts):
+            raise StoreError(self._changed(ref, changed))
+
+    def _changed(self, ref: ArtifactRef, changed: list[str]) -> str:
+        return (
+            f"{ref.uri!r} in {self.address!r} was changed after it was made: {changed!r}; {self._deletion(ref)} and run "
+            "the same command, it will be made again"
+        )
+
+    def _deletion(self, ref: ArtifactRef) -> str:
+        return f"delete {str(self._folder(*split(ref)))!r}"
 
     def find(self, stage: str, key: str) -> ArtifactRef | None:
         """The finished stage's ref, None if there is none; cheap: manifest readable, every file there with its size."""
@@ -115,10 +142,7 @@ class Store:
         found = hash_files(folder, sorted(recorded))
         changed = [path for path in recorded if recorded[path]["sha256"] != found[path]["sha256"]]
         if changed:
-            raise StoreError(
-                f"{ref.uri!r} in {self.address!r} was changed after it was made: {changed!r}; delete {str(folder)!r} "
-                "and run the same command, it will be made again"
-            )
+            raise StoreError(self._changed(ref, changed))
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
         """Raises:
@@ -133,11 +157,14 @@ class Store:
         if found["digest"] != ref.digest:
             raise StoreError(
                 f"{ref.uri!r} in the store {self.address!r} has digest {found['digest']!r}, not {ref.digest!r}; "
-                "this ref comes from another store: run the flow here, or use the store it came from"
+                "this ref comes from another store, or the result was made again meanwhile: run the flow here, or use the "
+                "store it came from"
             )
+        if not is_consistent(found):
+            raise StoreError(self._changed(ref, [MANIFEST]))
         return found
 
-    def digest(self, ref: ArtifactRef, part: str | tuple[str, ...] = "") -> str:
+    def digest(self, ref: ArtifactRef, part: Parts = "") -> str:
         """Digest of the files below ``part`` ("model/") or of the one file ``part``; of all without it.
 
         Several parts: of those that are there.
@@ -147,18 +174,13 @@ class Store:
         """
         if not part:
             return ref.digest
-        files = self.manifest(ref)["files"]
-        parts = (part,) if isinstance(part, str) else part
-        chosen = {
-            path: entry["sha256"]
-            for path, entry in files.items()
-            if any(path == each or (each.endswith("/") and path.startswith(each)) for each in parts)
-        }
+        manifest = self.manifest(ref)
+        chosen = files_of(manifest, part)
         if not chosen:
             raise StoreError(
-                f"{ref.uri!r} (kind {ref.kind!r}) has no {part!r}, only {sorted(files)[:10]!r}; pass another ref"
+                f"{ref.uri!r} (kind {ref.kind!r}) has no {part!r}, only {sorted(manifest['files'])[:10]!r}; pass another ref"
             )
-        return digest_files(chosen)
+        return digest_files({path: entry["sha256"] for path, entry in chosen.items()})
 
     def size_bytes(self, ref: ArtifactRef, part: str = "") -> int:
         files = self.manifest(ref)["files"]
@@ -206,8 +228,12 @@ class Store:
         if shutil.disk_usage(folder).free < needed_bytes:
             raise StoreError(full_disk_message(folder, needed_bytes))
 
-    def commit(self, stage: str, key: str, kind: Kind, work: Path, manifest: Mapping[str, Any]) -> ArtifactRef:
+    def commit(
+        self, stage: str, key: str, kind: Kind, work: Path, manifest: Mapping[str, Any], *, replace: bool = False
+    ) -> ArtifactRef:
         """Moves ``work`` into the store, with its manifest written last.
+
+        replace: in one step in the place of what is there; otherwise what is there stays.
 
         Raises:
             StoreError: the disk is full, or the folder holds something that cannot be moved (a link).
@@ -217,7 +243,7 @@ class Store:
             ref = seal(stage, key, kind, work, manifest)
             target.parent.mkdir(parents=True, exist_ok=True)
             # Someone whose lease we missed may have been faster; what is in the store stays.
-            if (found := self.find(stage, key)) is not None:
+            if not replace and (found := self.find(stage, key)) is not None:
                 self.forget_work(stage, key)
                 return found
             self._move_in(work, target)
@@ -254,12 +280,15 @@ class Store:
             return ""
 
     def _move_in(self, work: Path, target: Path) -> None:
-        self._move_aside(target)
-        os.rename(work, target)
+        if target.exists() and exchange(work, target):
+            shutil.rmtree(work, ignore_errors=True)  # what was there
+        else:
+            self._move_aside(target)
+            os.rename(work, target)
         _sync_folder(target.parent)
 
     def _move_aside(self, target: Path) -> None:
-        """A damaged result (no manifest, or files missing) makes room for the new one."""
+        """What is there makes room, where the file system cannot exchange two folders in one step."""
         if target.exists():
             trash = self._make(self.root / ".work" / ".trash") / uuid.uuid4().hex
             os.rename(target, trash)

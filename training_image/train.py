@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import importlib.metadata
+import json
 import logging
 import os
 import signal
@@ -20,6 +22,7 @@ from rightcall import failures, launch, paths
 from rightcall.parents import die_with_parent
 
 STAGES = {"base": "rightcall.base", "sft": "rightcall.sft", "dpo": "rightcall.dpo", "score": "rightcall.scoring"}
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "tokenizers", "numpy")
 RESUMABLE = ("sft", "dpo", "score")
 STOPPED = 143
 ENVIRONMENT = {
@@ -44,6 +47,13 @@ def prepare_process(stage: str, threads: int | None) -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the stop flag is looked at after every step
 
 
+def note_versions(summary: Path) -> None:
+    """What made the result goes into its summary: a container's libraries are not those of the orchestrator."""
+    found = json.loads(summary.read_text(encoding="utf-8"))
+    found["versions"] = {name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules}
+    summary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     faulthandler.enable()
     one_of_many = "RANK" in os.environ
@@ -59,6 +69,8 @@ def main() -> int:
         job = paths.load_job()
         prepare_process(job.stage, job.recipe.compute.threads)
         importlib.import_module(STAGES[job.stage]).run(job)
+        if os.environ.get("RANK", "0") == "0":
+            note_versions(job.output / "summary.json")
     except SystemExit as end:
         if not one_of_many or end.code != STOPPED:
             raise
