@@ -97,7 +97,7 @@ def test_every_json_block_has_a_file_name_and_every_file_of_a_command_is_there()
     used = set(re.findall(r"file://(\S+)", GUIDE))
     assert {"trust.json", "job-policy.json", "orchestrator-policy.json", "lifecycle.json"} <= used
     assert used <= set(files())
-    assert {kind for kind, _ in BLOCKS} == {"", "json"}
+    assert {kind for kind, _ in BLOCKS} == {"sh", "json"}
 
 
 @pytest.mark.parametrize("name", sorted(policies()))
