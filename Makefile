@@ -41,15 +41,15 @@ bench: $(STAMP) ## ratios, each measured in one run (bench/README.md)
 	$(BIN)/python bench/ingestion.py
 
 ui: $(STAMP) ## Prefect and MLflow on what the runs left
-	$(BIN)/python -m flows.ui
+	$(BIN)/python -m tasks.operations.ui
 
 # IMAGE=<registry>/<name>:<tag> is pushed; BASE_IMAGE, FLASH_ATTENTION, RUN_AS and PIP_CONF are optional (docs/sagemaker.md)
 image: $(STAMP) ## build the training image with docker or buildah, and push it
-	$(BIN)/python -m tasks.image $(IMAGE) $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(RUN_AS),--run-as $(RUN_AS)) \
+	$(BIN)/python -m tasks.machine.image $(IMAGE) $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(RUN_AS),--run-as $(RUN_AS)) \
 		$(if $(FLASH_ATTENTION),--flash-attention $(FLASH_ATTENTION)) $(if $(PIP_CONF),--pip-conf $(PIP_CONF))
 
 image-test: $(STAMP) ## build the image on a Debian made here and train in it (root, buildah, mmdebstrap; 10 minutes to an hour)
-	RIGHTCALL_IMAGE_TEST=1 $(BIN)/python -m pytest tests/test_image.py
+	RIGHTCALL_IMAGE_TEST=1 $(BIN)/python -m pytest tests/house/test_image.py
 
 clean: ## remove the environment and what the runs left
 	rm -rf $(VENV) .rightcall .mypy_cache .ruff_cache .pytest_cache

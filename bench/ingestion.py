@@ -103,9 +103,9 @@ def measure_in_child(rows_file: Path, evaluation: Path, model: Path) -> dict[str
 
 
 def measure(rows_file: Path, evaluation: Path, model: Path) -> dict[str, float]:
-    from rightcall.chat import ChatTemplate
-    from rightcall.recipe import Recipe
-    from tasks.ingestion import build_snapshot
+    from rightcall.chat.template import ChatTemplate
+    from rightcall.recipe.schema import Recipe
+    from tasks.data.snapshot import build_snapshot
 
     section = {"max_steps": 1, "learning_rate": 1e-5, "max_length": 2048}
     data = {

@@ -142,10 +142,10 @@ def score(model: Path, records: list[dict[str, Any]], task: str, dtype: str) -> 
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rightcall.chat import ChatTemplate
-    from rightcall.recipe import EvaluationSection
-    from rightcall.rows import to_canonical
-    from rightcall.scoring import score_choices
+    from rightcall.chat.template import ChatTemplate
+    from rightcall.evaluation.multiple_choice import score_choices
+    from rightcall.recipe.sections import EvaluationSection
+    from rightcall.rows.canonical import to_canonical
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     # the task's prompts use no chat template, but the loader wants one with a place for tools

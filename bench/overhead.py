@@ -21,9 +21,9 @@ from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
 import tasks  # noqa: F401  its settings come before Prefect's import
-from rightcall.recipe import Recipe
-from rightcall.recipe_loading import load_recipe
-from tasks.stages import Stage, StageRun, stage
+from rightcall.recipe.loading import load_recipe
+from rightcall.recipe.schema import Recipe
+from tasks.runtime.stage import Stage, StageRun, stage
 
 
 @stage(name="small", kind="report", modules=("rightcall.errors",), slice=lambda recipe: recipe.data.seed)

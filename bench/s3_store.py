@@ -172,7 +172,7 @@ def upload_one_by_one(folder: Path) -> Callable[[], bool]:
 
 
 def upload_store(folder: Path) -> Callable[[], bool]:
-    from tasks.store import open_store
+    from tasks.store.opening import open_store
 
     store = open_store()
     work_folder = store.workdir("sft", "bench", empty=True)
@@ -187,7 +187,7 @@ def upload_store(folder: Path) -> Callable[[], bool]:
 
 def second_upload(folder: Path) -> Callable[[], bool]:
     """The same commit after its manifest was lost, as after a kill just before the end: every file is looked at."""
-    from tasks import s3
+    from tasks.aws import s3
 
     s3.delete(s3.parse_address(os.environ["RIGHTCALL_STORE"]), "sft/bench/manifest.json")
     commit = upload_store(folder)
@@ -213,7 +213,7 @@ def download_one_by_one(folder: Path) -> Callable[[], bool]:
 
 
 def download_store(folder: Path) -> Callable[[], bool]:
-    from tasks.store import open_store
+    from tasks.store.opening import open_store
 
     store = open_store()
     ref = store.resolve("sft/bench")

@@ -26,7 +26,7 @@ BATCH, ACCUMULATION = 4, 2
 
 
 def rows_of(path: Path, count: int) -> list[dict[str, Any]]:
-    from rightcall.rows import to_canonical
+    from rightcall.rows.canonical import to_canonical
 
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         numbered = zip(range(count), lines, strict=False)
@@ -69,8 +69,8 @@ def plain(
 
 
 def ours(model_folder: Path, rows: list[dict[str, Any]], steps: int) -> dict[str, float]:
-    from rightcall.recipe_loading import load_recipe
-    from rightcall.rows import write_rows
+    from rightcall.recipe.loading import load_recipe
+    from rightcall.rows.snapshots import write_rows
 
     root = Path(tempfile.mkdtemp())
     data = root / "input" / "data"
@@ -107,8 +107,8 @@ def main() -> None:
     if given.plain:
         from transformers import AutoModelForCausalLM
 
-        from rightcall import spectrum
-        from rightcall.chat import ChatTemplate
+        from rightcall.chat.template import ChatTemplate
+        from rightcall.training import spectrum
 
         template = ChatTemplate.load(given.model, "chatml-tools").source
         names = spectrum.select(AutoModelForCausalLM.from_pretrained(given.model), 0.5, None, None)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from rightcall.chat import ChatTemplate, Encoded
+from rightcall.chat.template import ChatTemplate, Encoded
 from rightcall.errors import DataError
-from rightcall.rows import BEHAVIOURS, RowKind
-from rightcall.toolcalls import validate_call
+from rightcall.rows.vocabulary import BEHAVIOURS, RowKind
+from rightcall.toolcalls.schema import validate_call
 
 Json = dict[str, Any]
 Messages = list[Json]

@@ -8,7 +8,7 @@ import json
 import orjson
 
 from data_checks.duplicates import Hashes, normalise, shingles, text_hash
-from rightcall.rows import Row, RowKind
+from rightcall.rows.vocabulary import Row, RowKind
 
 # fields that are not content, or say again what another says
 IDENTITY = ("id", "uuid", "source_id", "source", "group", "raw_tools")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rightcall.rows import RowKind
+from rightcall.rows.vocabulary import RowKind
 
 Severity = Literal["critical", "warning"]
 TRAINING: tuple[RowKind, ...] = ("sft", "preference")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from data_checks.rules import Severity, rules_of
-from rightcall.rows import RowKind
+from rightcall.rows.vocabulary import RowKind
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite

@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn, get_args
 
@@ -15,9 +14,10 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from rightcall.errors import RightcallError
-from rightcall.recipe_loading import load_recipe
-from tasks.cancellation import RunCancelled
-from tasks.temporary_server import start_temporary_server
+from rightcall.recipe.loading import load_recipe
+from tasks.machine.prefect_server import start_temporary_server
+from tasks.machine.terminal import leave
+from tasks.runtime.cancellation import RunCancelled
 
 EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 STATE_LENGTH = 120  # characters of a failed state on the screen
@@ -94,11 +94,3 @@ def _in_brief(record: logging.LogRecord) -> bool:
     if text.startswith("Finished in state Failed(") and len(text) > STATE_LENGTH:
         record.msg, record.args = f"{text[:STATE_LENGTH]} …", ()
     return True
-
-
-def leave(code: int, text: str, stream: Any = sys.stderr) -> NoReturn:
-    """Write the last lines and end the process."""
-    with suppress(BrokenPipeError):  # `… | head`
-        stream.write(text)
-        stream.flush()
-    sys.exit(code)

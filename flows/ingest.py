@@ -9,10 +9,10 @@ from prefect import flow
 
 from flows.command_line import arguments, run
 from flows.parameters import IngestStage, Overrides, RecipeFile, StoreFolder, open_recipe, run_name
-from tasks.artifacts import show_checks
-from tasks.freshness import warn_of_old_versions
-from tasks.ingestion import ingest_snapshot
-from tasks.training import prepare_base
+from tasks.reporting.prefect_artifacts import show_checks
+from tasks.runtime.freshness import warn_of_old_versions
+from tasks.stages.ingest import ingest_snapshot
+from tasks.stages.training import prepare_base
 
 
 @flow(

@@ -10,10 +10,10 @@ from prefect.runtime import flow_run
 from pydantic import BeforeValidator
 
 from rightcall.errors import RecipeError
-from rightcall.recipe import Recipe
-from rightcall.recipe_loading import load_recipe
-from tasks.environment import store_address
-from tasks.freshness import begin_run
+from rightcall.recipe.loading import load_recipe
+from rightcall.recipe.schema import Recipe
+from tasks.machine.environment import store_address
+from tasks.runtime.freshness import begin_run
 
 # Prefect's form takes titles and descriptions from the flow's docstring, not from the annotation.
 RecipeFile = str | None

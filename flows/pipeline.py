@@ -11,12 +11,12 @@ from flows.command_line import arguments, run
 from flows.parameters import Overrides, PipelineStage, RecipeFile, StoreFolder, open_recipe, run_name
 from flows.publish import publish_candidate
 from flows.train import train_stages
-from tasks.artifacts import show_checks, show_scores
-from tasks.ingestion import ingest_snapshot
-from tasks.run_estimate import check_costs
-from tasks.sagemaker_stop import stop_jobs
-from tasks.scoring import score_model
-from tasks.training import prepare_base
+from tasks.jobs.sagemaker.stopping import stop_jobs
+from tasks.reporting.prefect_artifacts import show_checks, show_scores
+from tasks.runs.estimate import check_costs
+from tasks.stages.ingest import ingest_snapshot
+from tasks.stages.score import score_model
+from tasks.stages.training import prepare_base
 
 
 @flow(

@@ -18,18 +18,19 @@ from pydantic import Field
 from flows.command_line import arguments, run
 from flows.parameters import Overrides, PublishStage, RecipeFile, StoreFolder, open_recipe, run_name
 from rightcall.errors import RecipeError
-from rightcall.recipe import Recipe
-from tasks.artifacts import show_report, show_verdict
-from tasks.closing_text import closing_text
-from tasks.freshness import warn_of_old_versions
-from tasks.gate import decide_verdict
-from tasks.model_names import find_results
-from tasks.recorded_run import recorded_run
-from tasks.registry import Registration, champion, promote, register_model
-from tasks.report import write_report
-from tasks.sagemaker_stop import stop_jobs
-from tasks.scoring import score_model
-from tasks.store import ArtifactRef, open_store
+from rightcall.recipe.schema import Recipe
+from tasks.jobs.sagemaker.stopping import stop_jobs
+from tasks.reporting.closing_table import closing_text
+from tasks.reporting.prefect_artifacts import show_report, show_verdict
+from tasks.runs.earlier import find_results
+from tasks.runs.recorded import recorded_run
+from tasks.runtime.freshness import warn_of_old_versions
+from tasks.stages.gate import decide_verdict
+from tasks.stages.report import write_report
+from tasks.stages.score import score_model
+from tasks.store.manifests import ArtifactRef
+from tasks.store.opening import open_store
+from tasks.tracking.registry import Registration, champion, promote, register_model
 
 APPROVAL_SECONDS = 7 * 24 * 3600
 

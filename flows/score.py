@@ -14,12 +14,12 @@ from prefect.runtime import flow_run
 
 from flows.command_line import arguments, run
 from flows.parameters import Overrides, RecipeFile, ScoreStage, StoreFolder, open_recipe
-from tasks.artifacts import show_scores
-from tasks.freshness import warn_of_old_versions
-from tasks.ingestion import ingest_snapshot
-from tasks.model_names import find_model, suite_overrides
-from tasks.sagemaker_stop import stop_jobs
-from tasks.scoring import score_model
+from tasks.jobs.sagemaker.stopping import stop_jobs
+from tasks.reporting.prefect_artifacts import show_scores
+from tasks.runs.model_names import find_model, suite_overrides
+from tasks.runtime.freshness import warn_of_old_versions
+from tasks.stages.ingest import ingest_snapshot
+from tasks.stages.score import score_model
 
 
 def run_name() -> str:

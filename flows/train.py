@@ -11,13 +11,13 @@ from prefect import flow
 
 from flows.command_line import arguments, run
 from flows.parameters import Overrides, RecipeFile, StoreFolder, TrainStage, open_recipe, run_name
-from rightcall.recipe import Recipe
-from tasks.artifacts import show_checks, show_training
-from tasks.freshness import warn_of_old_versions
-from tasks.ingestion import ingest_snapshot
-from tasks.sagemaker_stop import stop_jobs
-from tasks.store import ArtifactRef
-from tasks.training import prepare_base, train_dpo, train_sft
+from rightcall.recipe.schema import Recipe
+from tasks.jobs.sagemaker.stopping import stop_jobs
+from tasks.reporting.prefect_artifacts import show_checks, show_training
+from tasks.runtime.freshness import warn_of_old_versions
+from tasks.stages.ingest import ingest_snapshot
+from tasks.stages.training import prepare_base, train_dpo, train_sft
+from tasks.store.manifests import ArtifactRef
 
 
 @flow(

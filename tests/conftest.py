@@ -11,7 +11,7 @@ from s3_fixture import running_s3, s3_bucket, s3_server  # noqa: F401  fixtures
 from store_roots import any_root  # noqa: F401  a fixture
 
 if TYPE_CHECKING:
-    from rightcall.chat import ChatTemplate
+    from rightcall.chat.template import ChatTemplate
 
 # Before torch or tokenizers are loaded by any test: two OpenMP threads on a busy machine are slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,7 +38,7 @@ def tiny_sources(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def template(tiny_model: Path) -> ChatTemplate:
-    from rightcall.chat import ChatTemplate
+    from rightcall.chat.template import ChatTemplate
 
     return ChatTemplate.load(tiny_model, "chatml-tools")
 

@@ -1,7 +1,7 @@
 """The container's first process: starts the training processes, turns SIGTERM into a checkpoint, explains every death.
 
     one process     python train.py
-    several         python -m torch.distributed.run … train.py, the same on every host (rightcall/launch.py)
+    several         python -m torch.distributed.run … train.py, the same on every host (rightcall/job/launch.py)
 
 On every host of a job it runs by itself, with that host's resourceconfig.json. The hosts meet at the first one's name,
 which must resolve, as algo-1 does on SageMaker; elsewhere RIGHTCALL_MASTER_ADDR (and RIGHTCALL_MASTER_PORT) say where.
@@ -26,10 +26,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this folder travels alone, uninstalled
 
-from rightcall import failures, launch, paths
 from rightcall.errors import BackendError
-from rightcall.launch import Launch
-from rightcall.parents import die_with_parent
+from rightcall.job import failures, folders, launch
+from rightcall.job.launch import Launch
+from rightcall.job.parent_death import die_with_parent
 
 HERE = Path(__file__).resolve().parent
 STOPPED = 128 + signal.SIGTERM
@@ -37,7 +37,7 @@ REAP_SECONDS = 0.1
 GRACE_SECONDS = 110  # SageMaker kills a container 120 seconds after SIGTERM
 
 
-def description(where: paths.Folders) -> dict[str, Any]:
+def description(where: folders.Folders) -> dict[str, Any]:
     """job.json; empty where it cannot be read, which the training process then explains."""
     try:
         content = json.loads((where.channel("job") / "job.json").read_text(encoding="utf-8"))
@@ -66,7 +66,7 @@ def wait_for(child: int) -> int:
             time.sleep(REAP_SECONDS)
 
 
-def write_failure(where: paths.Folders, text: str) -> None:
+def write_failure(where: folders.Folders, text: str) -> None:
     where.failure.parent.mkdir(parents=True, exist_ok=True)
     where.failure.write_text(text + "\n", encoding="utf-8")
     sys.stderr.write(text + "\n")
@@ -88,7 +88,7 @@ def explain(status: int, *, torchrun: bool = False) -> str:
     return f"BackendError: {what}; {hint}; a rerun resumes from the last checkpoint"
 
 
-def clean(where: paths.Folders) -> None:
+def clean(where: folders.Folders) -> None:
     """What an earlier attempt has left."""
     for stale in (where.failure, where.stop_flag, where.stop_flag.with_name(launch.STOPPED_FILE)):
         stale.unlink(missing_ok=True)
@@ -96,9 +96,9 @@ def clean(where: paths.Folders) -> None:
     where.stop_flag.parent.mkdir(parents=True, exist_ok=True)
 
 
-def prepare(where: paths.Folders) -> Launch | None:
+def prepare(where: folders.Folders) -> Launch | None:
     """What to start on this host.  Raises: BackendError."""
-    resources = paths.resource_config(where)
+    resources = folders.resource_config(where)
     start = launch.plan(resources, description(where), launch.gpu_count(os.environ), os.environ, HERE / "train.py")
     if start:
         start.environment.update(secrets(), RIGHTCALL_HOST=str(resources["current_host"]))
@@ -106,7 +106,7 @@ def prepare(where: paths.Folders) -> Launch | None:
 
 
 def main() -> int:
-    where = paths.folders()
+    where = folders.folders()
     clean(where)
     child = 0
     asked_to_stop = False
@@ -145,7 +145,7 @@ def main() -> int:
     return outcome(where, wait_for(child), asked_to_stop, torchrun=start.torchrun)
 
 
-def outcome(where: paths.Folders, status: int, asked_to_stop: bool, *, torchrun: bool) -> int:
+def outcome(where: folders.Folders, status: int, asked_to_stop: bool, *, torchrun: bool) -> int:
     """The exit code, and the failure file where there must be one."""
     if status == 0:
         return STOPPED if where.stop_flag.with_name(launch.STOPPED_FILE).exists() else 0

@@ -18,10 +18,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this folder travels alone, uninstalled
 
-from rightcall import failures, launch, paths
-from rightcall.parents import die_with_parent
+from rightcall.job import failures, folders, launch
+from rightcall.job.parent_death import die_with_parent
 
-STAGES = {"base": "rightcall.base", "sft": "rightcall.sft", "dpo": "rightcall.dpo", "score": "rightcall.scoring"}
+STAGES = {
+    "base": "rightcall.training.base",
+    "sft": "rightcall.training.sft",
+    "dpo": "rightcall.training.dpo",
+    "score": "rightcall.evaluation.score",
+}
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "tokenizers", "numpy")
 RESUMABLE = ("sft", "dpo", "score")
 STOPPED = 143
@@ -59,14 +64,14 @@ def main() -> int:
     one_of_many = "RANK" in os.environ
     if one_of_many:
         die_with_parent()()
-        failures.begin(paths.folders())
+        failures.begin(folders.folders())
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     for name in ("httpx", "datasets", "filelock", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    where = paths.folders()
+    where = folders.folders()
     try:
-        job = paths.load_job()
+        job = folders.load_job()
         prepare_process(job.stage, job.recipe.compute.threads)
         importlib.import_module(STAGES[job.stage]).run(job)
         if os.environ.get("RANK", "0") == "0":

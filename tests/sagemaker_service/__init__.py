@@ -32,7 +32,7 @@ other hosts; elsewhere SM_ML_ROOT names its folder and the hosts are called 127.
 Channels in Pipe mode and augmented manifests are not emulated (the answer says so); FastFile is treated as File.
 """
 
-from sagemaker_service.process import ServiceProcess
-from sagemaker_service.service import Service
+from sagemaker_service.api.service import Service
+from sagemaker_service.machines.process import ServiceProcess
 
 __all__ = ["Service", "ServiceProcess"]

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from sagemaker_service.service import Service
+from sagemaker_service.api.service import Service
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from rightcall.parents import die_with_parent
-from sagemaker_service.process import CHECKOUT, ServiceProcess
-from tasks.environment import DEFAULTS
+from rightcall.job.parent_death import die_with_parent
+from sagemaker_service.machines.process import CHECKOUT, ServiceProcess
+from tasks.machine.environment import DEFAULTS
 
 BUCKET = "rightcall-quickstart"
 HOME = CHECKOUT / ".rightcall" / "quickstart-sagemaker"

@@ -1,0 +1,1 @@
+"""Seconds and dollars: before a job and after it."""

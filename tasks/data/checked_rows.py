@@ -1,0 +1,316 @@
+"""One kind of rows on its way through the checks, some thousand at a time: kept in a scratch file, or quarantined.
+
+What grows with the number of rows is a few numbers each: a hash, a place, a bit per reason, and for distinct rows the
+bands of their MinHash signature (near_duplicates.py); the signatures and the rows themselves lie on disk.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_checks.duplicates import EvaluationIndex, normalise
+from data_checks.flags import flag_rows, questions
+from data_checks.row_content import class_of, last_exchange
+from data_checks.rules import CRITICAL, removes, rules_of, severity_of
+from data_checks.suites import ACCEPTABLE
+from rightcall.chat.template import ChatTemplate
+from rightcall.errors import DataError
+from rightcall.recipe.sections import DataSection
+from rightcall.rows.snapshots import COLUMNS, RAW_TOOLS, from_columns, raw_tools_column, to_columns
+from rightcall.rows.vocabulary import Row, RowKind
+from tasks.data.near_duplicates import NearDuplicates
+
+CHUNK_ROWS = 4000
+EXAMPLE_CHARACTERS = 160
+NO_GROUP = ("", "none")
+
+
+class Place(NamedTuple):
+    source: str
+    line: int
+    size_bytes: int
+
+
+class Pending(NamedTuple):
+    row: Row
+    record: Any  # as it was read, for the quarantine
+    place: Place
+    group: str
+
+
+@dataclass
+class Tally:
+    """What checks.json says of one kind."""
+
+    read: int = 0
+    quarantined: int = 0
+    critical: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+
+class CheckedRows:
+    def __init__(
+        self, kind: RowKind, *, template: ChatTemplate, max_length: int, settings: DataSection,
+        evaluation: EvaluationIndex | None, scratch: Path, quarantine: IO[bytes],
+    ) -> None:  # fmt: skip
+        self.kind = kind
+        self.tally = Tally()
+        self._template, self._max_length = template, max_length
+        self._max_prompt_tokens = settings.max_prompt_tokens
+        self._evaluation, self._quarantine = evaluation, quarantine
+        self._path = scratch / f"{kind}.candidates.parquet"
+        names = (*COLUMNS[kind], RAW_TOOLS, "group") if kind == "choice" else COLUMNS[kind]
+        self._schema = pa.schema([*((name, pa.string()) for name in names), ("n_tokens", pa.int32())])
+        self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
+        self._alike = NearDuplicates(kind, settings.near_duplicate_threshold, scratch / f"{kind}.signatures")
+        self._pending: list[Pending] = []
+        self._repeated: list[tuple[int, str, Place]] = []  # of the pending chunk: key, id, place
+        self._first_with: dict[int, int] = {}  # content → number of the distinct row
+        self._reasons_of = array("Q")  # of each distinct row: a bit per reason
+        self._reason_bits: dict[str, int] = {}
+        self._ids: set[int] = set()
+        self._flags: list[pl.DataFrame] = []
+        self.flags = pl.DataFrame()  # after finish(): a row per row that was read
+        self._flag_count = 0
+        # of each candidate
+        self._flag_places = array("q")
+        self._classes: list[tuple[str, ...]] = []
+        self._groups: list[str] = []
+        self._long_prompt: list[bool] = []
+        self._places: list[Place] = []
+        self._has_raw_tools = False  # an item's tools are text that the canonical form changes
+        self.questions: list[str] = []  # of an evaluation: what training rows must not contain
+
+    def is_repeated(self, key: int, identifier: str, place: Place) -> bool:
+        """Whether a row with this content came before; then it is quarantined as its duplicate."""
+        if key not in self._first_with:
+            return False
+        self.tally.read += 1
+        self._repeated.append((key, identifier, place))
+        if len(self._repeated) >= CHUNK_ROWS:
+            self.flush()
+        return True
+
+    def add(self, row: Row, record: Any, keys: Iterable[int], place: Place) -> None:
+        """A row whose content is new, under one or more content keys."""
+        number = len(self._reasons_of)
+        self._reasons_of.append(0)
+        for key in keys:
+            self._first_with[key] = number
+        self.tally.read += 1
+        group = str(record.get("group") or "") if isinstance(record, dict) else ""
+        self._pending.append(Pending(row, record, place, group))
+        if len(self._pending) >= CHUNK_ROWS:
+            self.flush()
+
+    def refuse(self, problem: DataError, text: str, place: Place) -> None:
+        """A line that no row can be made of."""
+        self.tally.read += 1
+        self._put_aside([problem.reason or "unparseable"], place, {"detail": str(problem)[:500], "text": text})
+        self._append_flags(_all_false(1, "parseable"))
+
+    def flush(self) -> None:
+        if self._pending:
+            first = len(self._reasons_of) - len(self._pending)
+            frame = pl.DataFrame(
+                [to_columns(each.row, self.kind) for each in self._pending],
+                schema=dict.fromkeys(COLUMNS[self.kind], pl.String),
+            )
+            flags = flag_rows(frame, self.kind, self._template, self._max_length)
+            counts = flags.select("n_tokens", "n_prompt_tokens")
+            flags = flags.drop("n_tokens", "n_prompt_tokens").with_columns(**self._flags_among_rows())
+            too_long_for_sample = counts["n_prompt_tokens"] > (self._max_prompt_tokens or 2**31 - 1)
+            if "within_length" in flags.columns:
+                # such a row is left out of the sample, which is what the recipe asked for: nothing is wrong with it
+                flags = flags.with_columns(within_length=flags["within_length"] | too_long_for_sample)
+            self._keep_or_quarantine(flags, frame, counts["n_tokens"], too_long_for_sample.to_list(), first)
+            self._pending = []
+        self._quarantine_repeated()
+
+    def finish(self) -> None:
+        """Near duplicates; after this no row may be added."""
+        self.flush()
+        self._writer.close()
+        self._near = self._alike.find()
+        self._removed = (self._near >= 0) & removes("near_duplicate", self.kind)
+        later = np.flatnonzero(self._near >= 0)
+        if len(later):
+            place, earlier = self._places[later[0]], self._places[self._near[later[0]]]
+            self.tally.reasons["near_duplicate"] = len(later)
+            self.tally.examples["near_duplicate"] = f"{place.source} line {place.line} is nearly line {earlier.line}"
+        self.flags = pl.concat(self._flags) if self._flags else pl.DataFrame()
+        if len(later):
+            unlike = np.ones(self.flags.height, dtype=bool)
+            unlike[np.frombuffer(self._flag_places, dtype=np.int64)[later]] = False
+            self.flags = self.flags.with_columns(not_near_duplicate=pl.Series(unlike))
+
+    @property
+    def candidates(self) -> np.ndarray:
+        """Numbers of the rows that may be sampled."""
+        too_long = np.array(self._long_prompt, dtype=bool)
+        broken = {self._groups[index] for index in np.flatnonzero(too_long) if self._groups[index]}
+        torn = np.array([group in broken for group in self._groups], dtype=bool)
+        return np.flatnonzero(~self._removed & ~too_long & ~torn)
+
+    def left_out(self, chosen: Sequence[int]) -> int:
+        """How many rows are sound and yet not chosen, counted from what is known of each."""
+        return len(self._classes) - self.near_duplicate_count - len(chosen)
+
+    @property
+    def near_duplicate_count(self) -> int:
+        """How many rows are left out for it."""
+        return int(self._removed.sum())
+
+    def near_duplicate_pair(self) -> str:
+        """The first row left out and the one that it repeats, each with its place."""
+        first = int(np.flatnonzero(self._removed)[0])
+        return " because of ".join(self._shown(number) for number in (first, int(self._near[first])))
+
+    def _shown(self, number: int) -> str:
+        """A candidate, read back from the scratch file."""
+        place, start = self._places[number], 0
+        for batch in pq.ParquetFile(self._path).iter_batches(batch_size=CHUNK_ROWS):
+            if number < start + batch.num_rows:
+                break
+            start += batch.num_rows
+        row = from_columns(batch.slice(number - start, 1).to_pylist()[0], self.kind)
+        return f"{place.source} line {place.line} {last_exchange(row, self.kind)[:EXAMPLE_CHARACTERS]!r}"
+
+    def classes(self, chosen: Sequence[int]) -> list[tuple[str, ...]]:
+        return [self._classes[index] for index in chosen]
+
+    def groups(self, chosen: Sequence[int]) -> list[str]:
+        return [self._groups[index] for index in chosen]
+
+    def write(self, chosen: Sequence[int], path: Path) -> int:
+        """The chosen candidates as the snapshot's parquet file; near duplicates go to the quarantine on the way."""
+        wanted = np.zeros(len(self._classes), dtype=bool)
+        wanted[list(chosen)] = True
+        start = 0
+        schema = self._schema
+        if RAW_TOOLS in schema.names and not self._has_raw_tools:
+            schema = schema.remove(schema.get_field_index(RAW_TOOLS))
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for batch in pq.ParquetFile(self._path).iter_batches(batch_size=CHUNK_ROWS):
+                here = slice(start, start + batch.num_rows)
+                for index in np.flatnonzero(self._removed[here]):
+                    self._put_aside_near_duplicate(start + int(index), batch.slice(int(index), 1).to_pylist()[0])
+                kept = batch.filter(pa.array(wanted[here]))
+                if kept.num_rows:
+                    writer.write_batch(kept.select(schema.names))
+                start += batch.num_rows
+        return int(wanted.sum())
+
+    def _flags_among_rows(self) -> dict[str, pl.Series]:
+        """Flags that one row cannot answer alone."""
+        flags = {}
+        if self.kind == "choice":
+            unique = []
+            for each in self._pending:
+                key = hash(each.row["id"])
+                unique.append(key not in self._ids)
+                self._ids.add(key)
+            flags["id_unique"] = pl.Series(unique, dtype=pl.Boolean)
+        if self._evaluation is not None:
+            asked = [questions(each.row.get("messages") or each.row["prompt"], normalise) for each in self._pending]
+            flags["not_leaked"] = pl.Series([not leak for leak in self._evaluation.leaks(asked)], dtype=pl.Boolean)
+        return flags
+
+    def _keep_or_quarantine(
+        self, flags: pl.DataFrame, frame: pl.DataFrame, n_tokens: pl.Series, long_prompt: list[bool], first: int
+    ) -> None:
+        reason_of = {rule.flag: rule.reason for rule in rules_of(self.kind)}
+        kept: list[int] = []
+        for index, values in enumerate(flags.iter_rows()):
+            reasons = [reason_of[name] for name, holds in zip(flags.columns, values, strict=True) if not holds]
+            if not reasons:
+                kept.append(index)
+                continue
+            each = self._pending[index]
+            for reason in reasons:
+                self._reasons_of[first + index] |= 1 << self._reason_bits.setdefault(reason, len(self._reason_bits))
+            self._put_aside(reasons, each.place, {"record": each.record})
+        self._flag_places.extend(self._flag_count + index for index in kept)
+        self._append_flags(flags)
+        rows = [self._pending[index] for index in kept]
+        extra = self._item_columns(rows) if self.kind == "choice" else []
+        table = frame[kept].with_columns(*extra, n_tokens.gather(kept).alias("n_tokens"))
+        if table.height:
+            self._writer.write_table(table.to_arrow().cast(self._schema))
+        self._remember(rows, [long_prompt[index] for index in kept])
+
+    def _item_columns(self, rows: list[Pending]) -> list[pl.Series]:
+        texts = pl.Series(RAW_TOOLS, [raw_tools_column(each.row) for each in rows], dtype=pl.String)
+        self._has_raw_tools = self._has_raw_tools or texts.null_count() < len(texts)
+        return [texts, pl.Series("group", [each.group for each in rows], dtype=pl.String)]
+
+    def _remember(self, rows: list[Pending], long_prompt: list[bool]) -> None:
+        if not rows:
+            return
+        classes = [class_of(each.row, self.kind) for each in rows]
+        self._alike.add([each.row for each in rows], classes)
+        self._classes += classes
+        self._groups += [each.group if each.group not in NO_GROUP else "" for each in rows]
+        self._long_prompt += long_prompt
+        self._places += [each.place for each in rows]
+        if self.kind == "choice":
+            self.questions += [each.row["question"] for each in rows]
+
+    def _quarantine_repeated(self) -> None:
+        names = {bit: reason for reason, bit in self._reason_bits.items()}
+        broken = 0
+        for key, identifier, place in self._repeated:
+            bits = self._reasons_of[self._first_with[key]]
+            reasons = ["exact_duplicate", *(names[bit] for bit in names if bits >> bit & 1)]
+            broken += bits != 0
+            # without its content, which stands in the first copy: a million copies must not fill the disk
+            self._put_aside(reasons, place, {"id": identifier})
+        self._append_flags(_all_false(len(self._repeated) - broken, "not_duplicate"))
+        self._append_flags(_all_false(broken, "not_duplicate", ACCEPTABLE))
+        self._repeated = []
+
+    def _put_aside_near_duplicate(self, index: int, columns: dict[str, Any]) -> None:
+        earlier = self._places[self._near[index]]
+        content = {"near_duplicate_of_line": earlier.line, "record": from_columns(columns, self.kind)}
+        self._put_aside(["near_duplicate"], self._places[index], content, counted=True)
+
+    def _put_aside(self, reasons: list[str], place: Place, content: dict[str, Any], *, counted: bool = False) -> None:
+        entry = {"kind": self.kind, **place._asdict(), "reasons": reasons, **content}
+        self._quarantine.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", errors="backslashreplace") + b"\n")
+        self.tally.quarantined += 1
+        self.tally.critical += any(severity_of(reason) == "critical" for reason in reasons)
+        if counted:
+            return
+        for reason in reasons:
+            self.tally.reasons[reason] += 1
+            if reason not in self.tally.examples:
+                detail = str(content.get("detail") or json.dumps(content.get("record", content), ensure_ascii=False))
+                self.tally.examples[reason] = f"{place.source} line {place.line}: {detail}"[:EXAMPLE_CHARACTERS]
+
+    def _append_flags(self, flags: pl.DataFrame) -> None:
+        """All columns in the order of the rules; what was not asked holds."""
+        if not flags.height:
+            return
+        rules = rules_of(self.kind)
+        full = flags.with_columns([pl.lit(True).alias(rule.flag) for rule in rules if rule.flag not in flags.columns])
+        if ACCEPTABLE not in flags.columns:
+            critical = [rule.flag for rule in rules if rule.reason in CRITICAL]
+            full = full.with_columns(pl.all_horizontal(critical).alias(ACCEPTABLE))
+        self._flags.append(full.select(ACCEPTABLE, *(rule.flag for rule in rules)))
+        self._flag_count += flags.height
+
+
+def _all_false(count: int, *names: str) -> pl.DataFrame:
+    return pl.DataFrame({name: pl.repeat(False, count, eager=True) for name in names})

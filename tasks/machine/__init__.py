@@ -1,0 +1,1 @@
+"""This machine: its folders, disk, processes, servers, terminal."""

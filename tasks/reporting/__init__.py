@@ -1,0 +1,1 @@
+"""What people are shown: Prefect artifacts, the closing table, the report."""

@@ -1,0 +1,58 @@
+"""The results of a recipe's earlier run, found in the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rightcall.errors import StoreError
+from rightcall.recipe.schema import Recipe
+from tasks.runtime.freshness import note_versions
+from tasks.runtime.stage import Stage
+from tasks.stages.ingest import ingest_snapshot
+from tasks.stages.score import score_model
+from tasks.stages.training import prepare_base, train_dpo, train_sft
+from tasks.store.manifests import ArtifactRef
+from tasks.store.opening import open_store
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a recipe's run left in the store: models and scores by label, in the order they were made."""
+
+    snapshot: ArtifactRef
+    models: Mapping[str, ArtifactRef] = field(default_factory=dict)
+    scores: Mapping[str, ArtifactRef] = field(default_factory=dict)
+
+
+def find_results(recipe: Recipe) -> Results:
+    """Everything that the recipe's pipeline makes before the gate, from the store alone: nothing is trained.
+
+    Raises:
+        StoreError: a stage is missing; the message names the flow that makes it.
+    """
+    base = _finished(recipe, prepare_base, "ingest")
+    snapshot = _finished(recipe, ingest_snapshot, "ingest", base=base)
+    models = {"base": base}
+    if recipe.sft.max_steps:
+        models["sft"] = _finished(recipe, train_sft, "train", base=base, snapshot=snapshot)
+    if recipe.dpo.max_steps:
+        models["dpo"] = _finished(recipe, train_dpo, "train", model=models[recipe.dpo.start_from], snapshot=snapshot)
+    scores = {
+        label: _finished(recipe, score_model, "pipeline", model=model, snapshot=snapshot)
+        for label, model in models.items()
+    }
+    return Results(snapshot, models, scores)
+
+
+def _finished(recipe: Recipe, stage: Stage, flow: str, **refs: ArtifactRef) -> ArtifactRef:
+    store = open_store()
+    key = stage.key(recipe, refs, store)
+    found = store.find(stage.name, key)
+    if found is None:
+        raise StoreError(
+            f"stage {stage.name!r} of recipe {recipe.name!r} is not in the store {store.address!r} "
+            f"(key {key[:8]!r}); run `python -m flows.{flow}` with the same recipe and --set first"
+        )
+    note_versions(stage.name, recipe, store.manifest(found))
+    return found

@@ -1,0 +1,1 @@
+"""How any stage runs: its key, lock, retries, cancelling."""

@@ -1,0 +1,1 @@
+"""Where results lie, how one is committed, who holds its lease."""

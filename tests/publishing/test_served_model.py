@@ -1,0 +1,162 @@
+"""The registered model answers chats with tools, from any folder and process, only with the weights it was given."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import TOOLS
+
+from rightcall.chat.template import ChatTemplate
+from rightcall.errors import RegistryError
+from rightcall.measurement.gate import Verdict
+from rightcall.recipe.loading import load_recipe
+from tasks.store.folder_store import Store
+from tasks.store.manifests import ArtifactRef, Kind
+from tasks.tracking import registry
+
+ROOT = Path(__file__).parents[2]
+OVERRIDES = ["register.name=served", "register.experiment=served", "model.chat_template=chatml-tools"]
+CHATS = [
+    {"messages": [{"role": "user", "content": "What is the weather in Paris?"}], "tools": TOOLS},
+    {"messages": [{"role": "user", "content": "What is 2 plus 2?"}]},
+]
+ASK = """
+import json, sys, mlflow
+print(json.dumps(mlflow.pyfunc.load_model("models:/served@champion").predict(json.loads(sys.argv[1]))))
+"""
+
+
+def commit(store: Store, stage: str, kind: Kind, files: dict[str, str | Path]) -> ArtifactRef:
+    folder = store.workdir(stage, "key")
+    for name, content in files.items():
+        if isinstance(content, Path):
+            shutil.copytree(content, folder / name)
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+    return store.commit(stage, "key", kind, folder, {"result": {}, "inputs": {}, "seconds": 1.0})
+
+
+@pytest.fixture(scope="module")
+def store(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store whose model is registered as champion in a MLflow of its own; the environment names both."""
+    folder = tmp_path_factory.mktemp("served")
+    store = Store(folder / "store")
+    item = {"id": "a", "gold": "direct", "prediction": "direct", "prediction_norm": "direct", "has_tools": True}
+    verdict = Verdict(verdict="GO", reasons=("good enough for a test",), differences={}, confidence=0.95)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.delenv("RIGHTCALL_STORE", raising=False)
+        patch.delenv("RIGHTCALL_HOME", raising=False)
+        registry.register_model.fn(
+            load_recipe(None, OVERRIDES),
+            model=commit(store, "dpo", "model", {"model": tiny_model}),
+            scores=commit(store, "score", "scores", {"output/items.jsonl": json.dumps(item) + "\n"}),
+            snapshot=commit(store, "ingest", "snapshot", {"choice.parquet": "rows"}),
+            verdict=commit(store, "gate", "verdict", {"verdict.json": verdict.model_dump_json()}),
+            store=store,
+        )
+        yield store
+
+
+def load() -> Any:
+    import mlflow
+
+    return mlflow.pyfunc.load_model("models:/served@champion")
+
+
+def test_another_process_in_another_folder_gets_an_answer_per_chat(store: Store, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "training_image")}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(CHATS)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "AnyType" not in done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert len(answers) == len(CHATS)
+    for answer in answers:
+        assert answer["role"] == "assistant"
+        assert isinstance(answer["content"], str)
+        assert answer["tool_calls"] == []
+
+
+def test_generation_starts_from_the_prompt_that_training_and_scoring_use(
+    store: Store, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load()
+    served = model.unwrap_python_model()
+    real, seen = served._model.generate, []
+
+    def generate(ids: Any, **settings: Any) -> Any:
+        seen.append((ids[0].tolist(), settings["do_sample"]))
+        return real(ids, **settings)
+
+    monkeypatch.setattr(served._model, "generate", generate)
+    monkeypatch.setattr(served, "_max_new_tokens", 4)
+    model.predict(CHATS)
+    template = ChatTemplate.load(tiny_model, "chatml-tools")
+    assert seen == [(template.encode_prompt(chat["messages"], chat.get("tools")), False) for chat in CHATS]
+    assert "get_weather" in template.decode(seen[0][0])
+
+
+def test_a_call_comes_back_as_structured_tool_calls(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights write no call: what they would write is put in their mouth; template and parser are real."""
+    model = load()
+    served = model.unwrap_python_model()
+    call = {"role": "assistant", "content": "", "tool_calls": [
+        {"id": "call_0", "type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}},
+    ]}  # fmt: skip
+    template: ChatTemplate = served._template
+    monkeypatch.setattr(served, "_write", lambda messages, tools: template.answer_text(call))
+    assert model.predict(CHATS[:1]) == [call]
+
+
+def test_a_chat_without_messages_is_a_clear_error(store: Store) -> None:
+    with pytest.raises(Exception, match='a chat needs "messages"'):
+        load().predict([{"prompt": "hello"}])
+
+
+def test_a_moved_store_is_found_by_the_environment_variable(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = store.root.with_name("elsewhere") / "store"
+    moved.parent.mkdir()
+    store.root.rename(moved)
+    try:
+        with pytest.raises(RegistryError, match="was moved or cleaned: set RIGHTCALL_STORE"):
+            load()
+        monkeypatch.setenv("RIGHTCALL_HOME", str(moved.parent))
+        assert load().predict(CHATS[1:])[0]["role"] == "assistant"
+        monkeypatch.delenv("RIGHTCALL_HOME")
+        monkeypatch.setenv("RIGHTCALL_STORE", str(moved))
+        assert load().predict(CHATS[1:])[0]["role"] == "assistant"
+    finally:
+        moved.rename(store.root)
+
+
+def test_changed_weights_are_refused(store: Store) -> None:
+    path = store.root / "dpo/key/model/model.safetensors"
+    original = path.read_bytes()
+    path.write_bytes(original[:-4] + b"\0\0\0\1")
+    try:
+        with pytest.raises(RegistryError, match="was changed after it was registered"):
+            load()
+    finally:
+        path.write_bytes(original)
+
+
+def test_missing_weights_are_named(store: Store) -> None:
+    path = store.root / "dpo/key/model/model.safetensors"
+    path.rename(path.with_suffix(".away"))
+    try:
+        with pytest.raises(RegistryError, match=r"model\.safetensors' of the registered model is gone"):
+            load()
+    finally:
+        path.with_suffix(".away").rename(path)

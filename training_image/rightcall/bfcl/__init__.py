@@ -1,0 +1,1 @@
+"""Rows derived from BFCL."""

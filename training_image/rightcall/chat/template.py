@@ -1,0 +1,279 @@
+"""Template-true: the one way from messages and tools to token ids and loss mask, in training, scoring and generation.
+
+    prompt   <|im_start|>system … <|im_start|>user\\nWeather in Rome?<|im_end|>\\n<|im_start|>assistant\\n     mask 0
+    answer   <tool_call>\\n{"name": "get_weather", "arguments": {"city": "Rome"}}\\n</tool_call><|im_end|>    mask 1
+    rest     \\n                                                                                            mask 0
+
+It needs the tokenizer and the template only, neither torch nor transformers, so that data checks count tokens cheaply.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from tokenizers import Tokenizer
+
+from rightcall.chat import rendering
+from rightcall.chat.model_folder import ModelFolder, named_template, template_names
+from rightcall.errors import DataError, RecipeError
+
+Message = dict[str, Any]
+Tools = Sequence[dict[str, Any]] | None
+Row = tuple[Sequence[Message], Tools]
+
+# No thinking blocks: Qwen3 then opens every answer with an empty one, in training as in generation.
+TEMPLATE_ARGUMENTS = {"documents": None, "enable_thinking": False}
+CACHED_CHARACTERS = 16_000_000  # of tokenised pieces, about 50 MB with their ids
+
+
+class Encoded(NamedTuple):
+    input_ids: list[int]
+    loss_mask: list[int]  # 1 = the assistant wrote this token
+
+
+class _Span(NamedTuple):
+    """One assistant turn in the rendered text: [start, end) is what the model writes, end-of-turn token included."""
+
+    start: int
+    end: int
+
+
+class ChatTemplate:
+    def __init__(self, folder: ModelFolder, source: str, name: str) -> None:
+        self.source = source
+        self.name = name
+        self.max_length: int = folder.max_length
+        self.tokenizer: Tokenizer = folder.tokenizer
+        self._variables = folder.special_tokens
+        try:
+            self._template = rendering.compile_template(source)
+        except jinja2.TemplateSyntaxError as err:
+            where = rendering.failing_line(err, source)
+            raise RecipeError(f"the chat template of {name} is not valid jinja: {err.message!r} at {where}") from err
+        self._ids: dict[str, int] = folder.special_ids
+        self._splitter = folder.splitter()
+        self._pieces: dict[str, array[int]] = {}
+        self._cached_characters = 0
+        self._control: re.Pattern[str] | None = None
+        self._probe_tools()
+        self.end_of_turn: str = self._probe_end_of_turn()
+        self.eos_ids: list[int] = sorted({self._ids[self.end_of_turn], *folder.eos_ids})
+        self.pad_id: int = folder.pad_id if folder.pad_id is not None else self._ids[self.end_of_turn]
+        self._control = self._probe_control_tokens(folder)
+
+    @classmethod
+    def load(cls, model_folder: Path, template: str | None = None) -> ChatTemplate:
+        """`template` is a name in rightcall/chat/templates; None = the model's own.
+
+        Raises: RecipeError when a file is missing or the template has no place for tools.
+        """
+        folder = ModelFolder(Path(model_folder))
+        if template is not None:
+            return cls(folder, named_template(template), f"rightcall/chat/templates/{template}.jinja")
+        return cls(folder, folder.own_template(), str(model_folder))
+
+    def render(self, messages: Sequence[Message], tools: Tools, *, add_generation_prompt: bool = False) -> str:
+        """Raises: DataError when the template refuses these messages or one of them holds a control token."""
+        return self._render(messages, tools, add_generation_prompt, TEMPLATE_ARGUMENTS)
+
+    def prompt_text(self, messages: Sequence[Message], tools: Tools) -> str:
+        return self.render(messages, tools, add_generation_prompt=True)
+
+    def answer_text(self, message: Message) -> str:
+        """What the model must write for this assistant message, without the end-of-turn token."""
+        messages = [{"role": "user", "content": "?"}, message]
+        text = self.render(messages, None)
+        span = self._span(text, messages, None, 1)
+        if span is None:
+            raise DataError(f"the chat template of {self.name} hides where this answer starts: {message!r}")
+        return text[span.start : span.end - len(self.end_of_turn)]
+
+    def encode_prompt(self, messages: Sequence[Message], tools: Tools) -> list[int]:
+        return self.tokenize(self.prompt_text(messages, tools))
+
+    def encode(self, messages: Sequence[Message], tools: Tools) -> Encoded:
+        return self.encode_batch([(messages, tools)])[0]
+
+    def encode_batch(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Ids and loss mask of whole conversations; thousands at once share the tokenisation of equal pieces.
+
+        Raises: DataError when no assistant turn can be trained on, or an answer and its prompt share a token.
+        """
+        texts = [self.render(messages, tools) for messages, tools in rows]
+        spans = [self._spans(text, *row) for text, row in zip(texts, rows, strict=True)]
+        prefixes = [text[: span.start] for text, found in zip(texts, spans, strict=True) for span in found]
+        prefixes += [text[: span.end] for text, found in zip(texts, spans, strict=True) for span in found]
+        ids = self._tokenize_batch([*texts, *prefixes])
+        encoded, position, total = [], len(texts), sum(map(len, spans))
+        for row_ids, found in zip(ids[: len(texts)], spans, strict=True):
+            mask = [0] * len(row_ids)
+            for index in range(position, position + len(found)):
+                start, end = self._boundary(row_ids, ids[index]), self._boundary(row_ids, ids[index + total])
+                mask[start:end] = [1] * (end - start)
+            position += len(found)
+            encoded.append(Encoded(row_ids, mask))
+        return encoded
+
+    def encode_pair(self, prompt: Sequence[Message], tools: Tools, answer: Message) -> tuple[list[int], list[int]]:
+        """(prompt ids, answer ids with the end-of-turn token); together a prefix of what `encode` gives.
+
+        Raises: DataError as `encode_batch`.
+        """
+        messages = [*prompt, answer]
+        text = self.render(messages, tools)
+        span = self._span(text, messages, tools, len(prompt))
+        if span is None:
+            raise DataError(f"the chat template of {self.name} hides where the answer starts: {answer!r}")
+        prompt_ids, whole = self._tokenize_batch([text[: span.start], text[: span.end]])
+        return prompt_ids, whole[self._boundary(whole, prompt_ids) :]
+
+    def count_tokens(self, rows: Sequence[Row]) -> list[int]:
+        return list(map(len, self._tokenize_batch([self.render(messages, tools) for messages, tools in rows])))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids without anything added: the templates write their own beginning-of-text token."""
+        return self._tokenize_batch([text])[0]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of these ids, control tokens included."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _render(self, messages: Sequence[Message], tools: Tools, generate: bool, arguments: dict[str, Any]) -> str:
+        if not messages:
+            raise DataError("a conversation needs at least one message, got []; quarantine the row")
+        try:
+            plain = [rendering.template_message(message) for message in messages]
+            self._refuse_control_tokens(plain, tools)
+            return self._template.render(
+                # `tools: []` and `tools: null` mean the same to a model, but not to every template
+                messages=plain, tools=list(tools) if tools else None, add_generation_prompt=generate,
+                **(self._variables | arguments),
+            )  # fmt: skip
+        except rendering.TEMPLATE_FAILURES as err:
+            where = rendering.failing_line(err, self.source)
+            roles = [message.get("role") for message in messages]
+            raise DataError(
+                f"the chat template of {self.name} refuses messages with roles {roles!r}: {type(err).__name__}: {err} "
+                f"({where or 'before the template'}); correct or quarantine the row"
+            ) from err
+
+    def _refuse_control_tokens(self, messages: Sequence[Message], tools: Tools) -> None:
+        """Text that holds `<|im_end|>` would end its turn and speak for another role."""
+        if self._control is None:
+            return
+        text = json.dumps([messages, tools], ensure_ascii=False)
+        if found := self._control.search(text):
+            around = text[max(0, found.start() - 20) : found.end() + 20]
+            raise DataError(
+                f"text holds the control token {found.group()!r} of {self.name}: {around!r}; "
+                "remove it or quarantine the row"
+            )
+
+    def _spans(self, text: str, messages: Sequence[Message], tools: Tools) -> list[_Span]:
+        turns = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+        spans = [span for index in turns if (span := self._span(text, messages, tools, index))]
+        if turns and not spans:
+            raise DataError(
+                f"no assistant turn of the conversation can be found again in what the chat template of {self.name} "
+                f"writes: {text[-200:]!r}; quarantine the row or name another template in model.chat_template"
+            )
+        return spans
+
+    def _span(self, text: str, messages: Sequence[Message], tools: Tools, index: int) -> _Span | None:
+        """Where turn `index` stands in `text`; None = a model would write it after another prefix: do not train on it.
+
+        That is the case for earlier turns under templates that rewrite history (Qwen3: only the last turn keeps its
+        thinking block).
+        """
+        head = messages[:index]
+        prompt = self.prompt_text(head, tools) if head else ""
+        if not (head and text.startswith(prompt)) and head and _reasons(messages[index]):
+            prompt = self._render(head, tools, True, TEMPLATE_ARGUMENTS | {"enable_thinking": True})
+        whole = text if index + 1 == len(messages) else self.render(messages[: index + 1], tools)
+        if not (head and text.startswith(prompt) and text.startswith(whole)):
+            return None
+        end = whole.rfind(self.end_of_turn, len(prompt))
+        return _Span(len(prompt), end + len(self.end_of_turn)) if end >= 0 else None
+
+    def _boundary(self, whole: list[int], prefix: list[int]) -> int:
+        if whole[: len(prefix)] != prefix:
+            raise DataError(
+                f"the start of an answer shares a token with the end of its prompt {self.decode(prefix[-8:])!r}: "
+                "strip the white space around the assistant's text or quarantine the row"
+            )
+        return len(prefix)
+
+    def _tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenises each different piece between control tokens once: rows with equal tools share most of theirs."""
+        if self._cached_characters > CACHED_CHARACTERS:
+            # replaced, not cleared: another thread may be reading it
+            self._pieces, self._cached_characters = {}, 0
+        known = self._pieces
+        split = [self._splitter.split(text) if self._splitter else [text] for text in texts]
+        different = dict.fromkeys(piece for pieces in split for piece in pieces)
+        missing = [piece for piece in different if piece not in known and piece not in self._ids]
+        encodings = self.tokenizer.encode_batch_fast(missing, add_special_tokens=False)
+        for piece, encoding in zip(missing, encodings, strict=True):
+            known[piece] = array("I", encoding.ids)
+            self._cached_characters += len(piece)
+        result = []
+        for pieces in split:
+            ids: list[int] = []
+            for piece in pieces:
+                if piece in self._ids:
+                    ids.append(self._ids[piece])
+                else:
+                    ids.extend(known[piece])
+            result.append(ids)
+        return result
+
+    def _probe_tools(self) -> None:
+        user = {"role": "user", "content": "?"}
+        parameters = {"type": "object", "properties": {"probe_argument": {"type": "string"}}}
+        function = {"name": "probe_offered_tool", "description": "Probe.", "parameters": parameters}
+        call = {"type": "function", "id": "call00000", "function": {"name": "probe_called_tool", "arguments": {}}}
+        try:
+            offered = self.render([user], [{"type": "function", "function": function}])
+            called = self.render([user, {"role": "assistant", "content": "", "tool_calls": [call]}], None)
+        except DataError as err:
+            raise RecipeError(f"the chat template of {self.name} fails on tools; {self._advice()}: {err}") from err
+        if "probe_offered_tool" not in offered or "probe_argument" not in offered:
+            raise RecipeError(f"the chat template of {self.name} ignores tools; {self._advice()}")
+        if "probe_called_tool" not in called:
+            raise RecipeError(f"the chat template of {self.name} ignores an assistant's tool_calls; {self._advice()}")
+
+    @staticmethod
+    def _advice() -> str:
+        return f"set model.chat_template to one of {template_names()!r}"
+
+    def _probe_end_of_turn(self) -> str:
+        text = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "probe_answer"}], None)
+        tail = text[text.rfind("probe_answer") + len("probe_answer") :]
+        ends = [token for token in self._ids if tail.lstrip().startswith(token)]
+        if not ends or "probe_answer" not in text:
+            raise RecipeError(
+                f"the chat template of {self.name} does not end an assistant turn with a special token of the "
+                f"tokenizer, but with {tail!r}: the model could never stop; {self._advice()}"
+            )
+        return max(ends, key=len)
+
+    def _probe_control_tokens(self, folder: ModelFolder) -> re.Pattern[str]:
+        messages = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
+        text = self.render(messages, None, add_generation_prompt=True)
+        tokens = {
+            token for token in self._ids if token in text or token in self.source or self._ids[token] in folder.eos_ids
+        }
+        written = [json.dumps(token, ensure_ascii=False)[1:-1] for token in tokens]
+        return re.compile("|".join(map(re.escape, sorted(written, key=len, reverse=True))))
+
+
+def _reasons(message: Message) -> bool:
+    content = message.get("content")
+    named = any(message.get(key) for key in ("reasoning_content", "thinking", "reasoning"))
+    return named or (isinstance(content, str) and "</think>" in content)

@@ -1,0 +1,1 @@
+"""What a job is: its stage, folders, launch, failure, progress."""

@@ -1,0 +1,115 @@
+"""Log-probabilities of answer tokens for TRL's trainers, at the cost of what is really new in a batch.
+
+TRL feeds every sequence of a padded batch, and off CUDA it puts every position through the vocabulary. Here the rows of
+a batch are laid into one prefix tree (`prefix_tree.py`): the prompt that chosen and rejected share, and the tools that
+rows share, are computed once, padding is never computed, and only the positions that predict an answer token reach the
+head. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from trl.trainer.utils import FusedCausalLMOutput
+
+from rightcall.likelihood.prefix_tree import PrefixTree
+from rightcall.likelihood.tree_attention import IMPLEMENTATION, cut
+
+HEAD_ROWS = 512  # positions whose logits are held at once while training: 512 × 150,000 × 4 bytes = 300 MiB
+IGNORED = -100
+
+
+def install(model: PreTrainedModel, *, uses_trees: bool) -> None:
+    """Replaces what `model(…, labels=…, fused_lm_head=True)` computes; call it after the trainer was made.
+
+    `row_factors` (rows,) is one more argument from now on: a factor on the log-probabilities of each row.
+    Without trees TRL's own computation stays, and only the factors are added.
+    """
+    stock: Callable[..., Any] = model.forward
+    if uses_trees:
+        model.set_attn_implementation(IMPLEMENTATION)
+
+    def forward(
+        self: PreTrainedModel,
+        *args: Any,
+        fused_lm_head: bool = False,
+        row_factors: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if not fused_lm_head:
+            return stock(*args, **kwargs)
+        if uses_trees:
+            out = tree_forward(self, kwargs["input_ids"], kwargs["attention_mask"], kwargs["labels"])
+        else:
+            out = stock(*args, fused_lm_head=True, **kwargs)
+        if row_factors is not None:
+            log_probs: torch.Tensor = out.log_probs  # type: ignore[assignment]
+            out.log_probs = log_probs * row_factors[:, None]
+        return out
+
+    model.forward = types.MethodType(forward, model)
+
+
+def tree_forward(
+    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> FusedCausalLMOutput:
+    """Per-token fields of shape (rows, seq - 1), zero where the next token's label is -100; rows are padded right."""
+    device = input_ids.device
+    lengths = attention_mask.sum(1).tolist()
+    sequences = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
+    tree = PrefixTree.build(sequences)
+    hidden = model.get_decoder()(
+        input_ids=torch.as_tensor(tree.tokens, device=device)[None],
+        position_ids=torch.as_tensor(tree.depths, device=device)[None],
+        # four dimensions: transformers then makes no mask of its own; the blocks hold the real one
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        tree_blocks=cut(torch.as_tensor(tree.ends, device=device)),
+        use_cache=False,
+    ).last_hidden_state[0]
+    mask = labels[:, 1:] != IGNORED
+    rows, positions = (part.cpu().numpy() for part in torch.nonzero(mask, as_tuple=True))
+    nodes = np.array([tree.paths[row][position] for row, position in zip(rows, positions, strict=True)], dtype=np.int64)
+    picked = hidden.index_select(0, torch.as_tensor(nodes, device=device))
+    fields = _through_head(model, picked, labels[:, 1:][mask])
+    spread = (value.new_zeros(mask.shape).masked_scatter(mask, value) for value in fields)
+    log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 = spread
+    return FusedCausalLMOutput(
+        loss=-log_probs.sum() / mask.sum().clamp(min=1), log_probs=log_probs, entropy=entropy,
+        log_sum_sq_probs=log_sum_sq_probs, mean_logits=mean_logits, is_top1=is_top1, label_mask=mask,
+    )  # fmt: skip
+
+
+def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+    head: Any = model.get_output_embeddings()
+    parts = []
+    for some, wanted in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
+        if len(hidden) > HEAD_ROWS and torch.is_grad_enabled():  # the logits are computed again in the backward pass
+            parts.append(checkpoint(_score, head, some, wanted, use_reentrant=False))
+        else:
+            parts.append(_score(head, some, wanted))
+    return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def _score(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Log-probability of each target, then what TRL logs or weighs by: entropy, log of the sum of squared
+    probabilities, mean logit, hit.
+    """
+    weight = head.weight
+    # bf16 logits are off by up to 0.06; on a CPU the few answer rows cost next to nothing in fp32
+    with torch.autocast(hidden.device.type, enabled=hidden.device.type != "cpu"):
+        logits = head(hidden.to(weight.dtype)).float()
+    normaliser = logits.logsumexp(-1)
+    log_probs = logits.gather(-1, targets[:, None])[:, 0] - normaliser
+    with torch.no_grad():
+        fixed = logits.detach()
+        lse = normaliser.detach()
+        entropy = lse - (torch.softmax(fixed, -1) * fixed).sum(-1)
+        log_sum_sq = (2 * fixed).logsumexp(-1) - 2 * lse
+        mean, hit = fixed.mean(-1), fixed.argmax(-1) == targets
+    return log_probs, entropy, log_sum_sq, mean, hit

@@ -1,0 +1,1 @@
+"""One YAML file, one experiment: its fields, and whether they agree."""

@@ -1,0 +1,229 @@
+"""What a recipe must satisfy beyond the types of its fields; plain functions, no torch, no network.
+
+``trl_fields.json`` holds the names and types of TRL's config fields, so that a wrong name under ``trl:`` is found by
+a process that has no TRL. `tests/generators/trl_table.py` writes it; a test holds it equal to the installed TRL.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from rightcall.rows.vocabulary import REJECTED_KINDS
+
+if TYPE_CHECKING:
+    from rightcall.recipe.schema import Recipe
+    from rightcall.recipe.sections import ComputeSection, DpoSection, SftSection
+from rightcall.recipe.pins import SECRET_ARN, looks_secret
+
+# Fields of TRL's configs that rightcall sets itself: a value under `trl:` would break resume, metrics or the loss mask.
+SET_BY_RIGHTCALL = frozenset({
+    "accelerator_config", "assistant_only_loss", "auto_find_batch_size", "average_tokens_across_devices",
+    "chat_template_path", "completion_only_loss", "dataset_kwargs", "dataset_num_proc", "dataset_text_field",
+    "deepspeed", "disable_tqdm", "do_eval", "do_predict", "do_train", "enable_jit_checkpoint", "eos_token",
+    "eval_on_start", "eval_packing", "eval_steps", "eval_strategy", "fp16", "fsdp", "fsdp_config",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "hub_always_push", "hub_model_id", "hub_private_repo",
+    "hub_revision", "hub_strategy", "hub_token", "ignore_data_skip", "load_best_model_at_end", "local_rank",
+    "log_level", "log_level_replica", "log_on_each_node", "logging_strategy", "model_init_kwargs", "output_dir",
+    "pad_token", "padding_free", "parallelism_config", "precompute_ref_batch_size", "precompute_ref_log_probs",
+    "project", "push_to_hub", "remove_unused_columns", "report_to", "restore_callback_states_from_checkpoint",
+    "resume_from_checkpoint", "run_name", "save_on_each_node", "save_only_model", "save_strategy", "save_total_limit",
+    "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "truncation_mode", "trust_remote_code",
+    "use_cpu",
+})  # fmt: skip
+RENAMED = {
+    "warmup_ratio": "warmup_steps below 1 is the share of all steps",
+    "max_seq_length": "it is now max_length",
+    "max_prompt_length": "TRL dropped it; use data.max_prompt_tokens",
+    "group_by_length": "it is now train_sampling_strategy: group_by_length",
+    "torch_dtype": "the training program chooses the dtype; see bf16",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``fields`` are the dotted names that the check looked at, the one to correct first."""
+
+    fields: tuple[str, ...]
+    message: str
+
+
+@cache
+def trl_table() -> dict[str, Any]:
+    return json.loads(files("rightcall.recipe").joinpath("trl_fields.json").read_text())
+
+
+def suggestion(wrong: str, allowed: list[str]) -> str:
+    """`; did you mean 'x'?` when a name is close, else the allowed names while the list is short enough to read."""
+    if close := difflib.get_close_matches(wrong, allowed, n=1, cutoff=0.6):
+        return f"; did you mean {close[0]!r}?"
+    return f"; allowed: {', '.join(sorted(allowed))}" if len(allowed) <= 40 else ""
+
+
+def contradictions(recipe: Recipe) -> list[Problem]:
+    """Every pair of fields that cannot both be meant, and every name that TRL does not know."""
+    return [
+        *_stages(recipe),
+        *_rejected_kinds(recipe),
+        *_training("sft", recipe.sft),
+        *_training("dpo", recipe.dpo),
+        *_trl("sft", "SFTConfig", recipe.sft),
+        *_trl("dpo", "DPOConfig", recipe.dpo),
+        *_preference_loss(recipe.dpo),
+        *_parallel(recipe),
+        *_compute(recipe.compute),
+    ]
+
+
+def _stages(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.sft.max_steps == 0 and recipe.dpo.max_steps != 0 and recipe.dpo.start_from == "sft":
+        yield Problem(
+            ("dpo.start_from", "sft.max_steps"),
+            "'sft', but sft.max_steps is 0: there is no SFT model; set dpo.start_from to base",
+        )
+    for stage, rows, section in (("sft", "sft", recipe.sft), ("dpo", "preference", recipe.dpo)):
+        if section.max_steps != 0 and not getattr(recipe.data, rows):
+            yield Problem(
+                (f"data.{rows}", f"{stage}.max_steps"),
+                f"no source, but {stage} would train: name one, or set {stage}.max_steps to 0",
+            )
+        longest = recipe.data.max_prompt_tokens
+        if section.max_steps != 0 and longest is not None and longest >= section.max_length:
+            yield Problem(
+                ("data.max_prompt_tokens", f"{stage}.max_length"),
+                f"{longest} leaves no room for an answer within {stage}.max_length {section.max_length}; lower it",
+            )
+
+
+def _rejected_kinds(recipe: Recipe) -> Iterator[Problem]:
+    for name in recipe.data.rejected_kinds or ():
+        if name not in REJECTED_KINDS:
+            hint = suggestion(name, list(REJECTED_KINDS))
+            yield Problem(("data.rejected_kinds",), f"{name!r} is no kind of rejected answer{hint}")
+
+
+def _training(stage: str, section: SftSection | DpoSection) -> Iterator[Problem]:
+    schedulers = trl_table()["schedulers"]
+    if section.lr_scheduler_type not in schedulers:
+        hint = suggestion(section.lr_scheduler_type, schedulers)
+        yield Problem(
+            (f"{stage}.lr_scheduler_type",), f"{section.lr_scheduler_type!r} is not a scheduler of transformers{hint}"
+        )
+    if section.warmup_steps >= 1 and section.warmup_steps % 1:
+        yield Problem(
+            (f"{stage}.warmup_steps",), f"{section.warmup_steps} is neither a share below 1 nor a whole number of steps"
+        )
+    if 0 < section.max_steps <= section.warmup_steps and section.warmup_steps >= 1:
+        yield Problem(
+            (f"{stage}.warmup_steps", f"{stage}.max_steps"),
+            f"{section.warmup_steps:g} steps of warm-up, but only {section.max_steps} steps in all; below 1 = a share",
+        )
+
+
+def _trl(stage: str, config: str, section: SftSection | DpoSection) -> Iterator[Problem]:
+    known: dict[str, str] = trl_table()[config]
+    ours = set(type(section).model_fields) - {"trl"}
+    for name, value in section.trl.items():
+        where = (f"{stage}.trl.{name}",)
+        if name in ours:
+            yield Problem(where, f"has a field of its own: set {stage}.{name}")
+        elif name in RENAMED:
+            yield Problem(where, f"not a field of TRL's {config} any more: {RENAMED[name]}")
+        elif name not in known:
+            yield Problem(
+                where, f"not a field of TRL's {config}{suggestion(name, sorted(set(known) - SET_BY_RIGHTCALL))}"
+            )
+        elif name in SET_BY_RIGHTCALL:
+            yield Problem(where, "rightcall sets it itself; leave it out")
+        elif not _fits(value, known[name]):
+            yield Problem(where, f"TRL expects {known[name]}, got {value!r}")
+        elif stage == "sft" and name == "loss_type" and value not in trl_table()["supervised_losses"]:
+            yield Problem(
+                where, f"{value!r} is not a loss of {config}{suggestion(str(value), trl_table()['supervised_losses'])}"
+            )
+
+
+def _fits(value: object, annotation: str) -> bool:
+    """True unless the annotation is made of plain types alone and the value is none of them."""
+    plain = {"bool": bool, "int": int, "float": (int, float), "str": str, "dict": dict, "None": type(None)}
+    names = [name.split("[")[0].strip() for name in annotation.split("|")]
+    if any(name not in plain for name in names):
+        return True
+    if isinstance(value, bool):  # an int for Python, never one for a recipe
+        return "bool" in names
+    return any(isinstance(value, plain[name]) for name in names)  # type: ignore[arg-type]
+
+
+def _preference_loss(dpo: DpoSection) -> Iterator[Problem]:
+    losses = trl_table()["preference_losses"]
+    for name in dpo.loss_type:
+        if name not in losses:
+            yield Problem(("dpo.loss_type",), f"{name!r} is not a loss of TRL's DPOConfig{suggestion(name, losses)}")
+    if len(set(dpo.loss_type)) < len(dpo.loss_type):
+        yield Problem(
+            ("dpo.loss_type",), f"{list(dpo.loss_type)!r} names a loss twice; give it one larger weight instead"
+        )
+    if dpo.loss_weights is not None and len(dpo.loss_weights) != len(dpo.loss_type):
+        yield Problem(
+            ("dpo.loss_weights", "dpo.loss_type"),
+            f"{len(dpo.loss_weights)} weights for the losses {list(dpo.loss_type)!r}; give one weight each",
+        )
+    if dpo.loss_weights is not None and not any(dpo.loss_weights):
+        yield Problem(("dpo.loss_weights",), f"{list(dpo.loss_weights)!r}: with every weight 0 nothing is learnt")
+
+
+def _parallel(recipe: Recipe) -> Iterator[Problem]:
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section.method == "qlora" and recipe.compute.parallel in ("zero3", "fsdp2") and section.max_steps != 0:
+            yield Problem(
+                ("compute.parallel", f"{stage}.method"),
+                f"{recipe.compute.parallel} cannot share qlora's 4-bit weights; use ddp, zero1 or zero2, or method: lora",
+            )
+
+
+def _compute(compute: ComputeSection) -> Iterator[Problem]:
+    sagemaker = compute.sagemaker
+    where = "compute.sagemaker"
+    if compute.backend == "sagemaker" and sagemaker.instance_type is None:
+        yield Problem(
+            (f"{where}.instance_type", "compute.backend"),
+            "none, but the backend is sagemaker; name one, as ml.g5.2xlarge",
+        )
+    if sagemaker.spot and sagemaker.max_wait_minutes is None:
+        yield Problem(
+            (f"{where}.max_wait_minutes", f"{where}.spot"),
+            "none, but spot is on: say how long to wait for capacity and train, both together",
+        )
+    if sagemaker.max_wait_minutes is not None and not sagemaker.spot:
+        yield Problem(
+            (f"{where}.max_wait_minutes", f"{where}.spot"), "is for spot alone; set spot: true or leave it out"
+        )
+    if sagemaker.max_wait_minutes is not None and sagemaker.max_wait_minutes < sagemaker.max_runtime_minutes:
+        yield Problem(
+            (f"{where}.max_wait_minutes", f"{where}.max_runtime_minutes"),
+            f"{sagemaker.max_wait_minutes} is less than max_runtime_minutes {sagemaker.max_runtime_minutes}; it includes it",
+        )
+    if sagemaker.spot and sagemaker.warm_pool_minutes is not None:
+        yield Problem((f"{where}.warm_pool_minutes", f"{where}.spot"), "SageMaker keeps no warm pool of spot instances")
+    if bool(sagemaker.subnets) != bool(sagemaker.security_group_ids):
+        yield Problem(
+            (f"{where}.subnets", f"{where}.security_group_ids"),
+            "a VPC needs both, subnets and security groups; add the other",
+        )
+    for name, value in sagemaker.environment.items():
+        if looks_secret(name, value):
+            yield Problem(
+                (f"{where}.environment.{name}",),
+                "looks like a secret, which DescribeTrainingJob would show; use secrets: ",
+            )
+    for name, arn in sagemaker.secrets.items():
+        if not SECRET_ARN.fullmatch(arn):
+            yield Problem(
+                (f"{where}.secrets.{name}",),
+                "is not the ARN of a Secrets Manager secret; never put the secret itself here",
+            )

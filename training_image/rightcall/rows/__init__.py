@@ -1,0 +1,1 @@
+"""A row: read, made canonical, kept on disk."""

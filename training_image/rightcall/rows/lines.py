@@ -1,0 +1,70 @@
+"""One line of a JSONL file as an object."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from rightcall.errors import DataError
+from rightcall.rows.vocabulary import Row
+
+_MAX_DEPTH = 100  # far above any real schema, far below the recursion limit of what walks the row later
+
+
+def parse_line(line: bytes, max_bytes: int = 10_000_000) -> Row:
+    """One line of a JSONL file as an object.
+
+    Raises:
+        DataError: its reason is line_too_long, not_utf8, not_json, not_an_object or too_deep.
+    """
+    if len(line) > max_bytes:
+        raise DataError(f"{len(line)} bytes, the limit is {max_bytes}; split or drop the row", reason="line_too_long")
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise DataError(
+            f"byte {err.start} is {line[err.start : err.start + 1]!r}; save the file as UTF-8", reason="not_utf8"
+        ) from err
+    try:
+        record = json.loads(text, parse_constant=reject_constant)
+    except RecursionError as err:
+        raise DataError(f"nested beyond the limit of {_MAX_DEPTH} levels; flatten the row", reason="too_deep") from err
+    except ValueError as err:
+        raise DataError(f"{err} in {text[:80]!r}; one JSON object a line", reason="not_json") from err
+    if not isinstance(record, dict):
+        raise DataError(
+            f"the line is a {type(record).__name__}, {text[:80]!r}; one JSON object a line", reason="not_an_object"
+        )
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(record, _MAX_DEPTH):
+        raise DataError(f"nested beyond the limit of {_MAX_DEPTH} levels; flatten the row", reason="too_deep")
+    if ("\\ud" in text or "\\uD" in text) and _has_lone_surrogate(record):
+        raise DataError(
+            "half of a surrogate pair (\\ud800…\\udfff) in a string; write the character itself", reason="not_utf8"
+        )
+    return record
+
+
+def reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _has_lone_surrogate(record: Row) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False

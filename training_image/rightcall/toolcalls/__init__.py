@@ -1,0 +1,1 @@
+"""The verifier: what did a model write, and was it right."""

@@ -1,0 +1,122 @@
+"""What watches a training run from outside the loop: metrics.jsonl, the stop flag, the clock, a loss that is NaN."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainingArguments as Arguments
+
+from rightcall.errors import TrainingError
+from rightcall.job import metrics_log
+from rightcall.parallel import processes
+from rightcall.parallel.processes import memory_bytes
+from rightcall.training.health import Health
+
+# TRL's name → ours; values are averaged over the steps of a line.
+FIELDS = {
+    "loss": "loss", "grad_norm": "grad_norm", "mean_token_accuracy": "token_accuracy", "entropy": "entropy",
+    "rewards/accuracies": "rewards_accuracy", "rewards/margins": "margin", "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward", "logps/chosen": "chosen_logprob", "logps/rejected": "rejected_logprob",
+    "length_drift": "length_drift",
+}  # fmt: skip
+
+
+class Metrics(TrainerCallback):
+    """Appends a line to metrics.jsonl every `every` steps; `progress` is what a checkpoint must remember of it."""
+
+    def __init__(self, path: Path, every: int, progress: dict[str, Any], health: Health | None = None) -> None:
+        self.path, self.every, self.health = path, every, health
+        self.progress = progress
+        for key in ("tokens", "tokens_written", "seconds", "seconds_written"):
+            progress.setdefault(key, 0)
+        progress.setdefault("window", [])
+        if health:
+            health.restore(progress.get("health", {}))
+        self._tick = time.monotonic()
+
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._tick = time.monotonic()
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            metrics_log.cut(self.path, state.global_step)
+
+    def on_log(
+        self,
+        args: Arguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return  # the summary that the Trainer logs at its end
+        for name in ("loss", "grad_norm"):
+            if name in logs and not math.isfinite(logs[name]):
+                raise TrainingError(
+                    f"{name} became {logs[name]!r} in step {state.global_step}; lower learning_rate or look at the rows"
+                )
+        now = time.monotonic()
+        self.progress["seconds"] += now - self._tick
+        self._tick = now
+        self.progress["tokens"] = int(logs.get("num_tokens", 0))
+        values = {ours: logs[name] for name, ours in FIELDS.items() if name in logs}
+        self.progress["window"].append(values)
+        if self.health:
+            self.health.see(values)
+            self.progress["health"] = self.health.state()
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            line = self._line(state, logs["learning_rate"], int(logs.get("memory_bytes", 0)) or memory_bytes())
+            if state.is_world_process_zero:
+                metrics_log.append(self.path, line)
+
+    def _line(self, state: TrainerState, learning_rate: float, memory: int) -> dict[str, Any]:
+        """The line of the steps since the last one; the counts go on from it."""
+        done, window = self.progress, self.progress["window"]
+        step, total = state.global_step, state.max_steps
+        tokens, seconds = done["tokens"] - done["tokens_written"], done["seconds"] - done["seconds_written"]
+        line: dict[str, Any] = {"step": step, "total_steps": total, "learning_rate": learning_rate}
+        for name in window[-1]:
+            values = [values[name] for values in window if name in values]
+            line[name] = sum(values) / len(values)
+        line |= {
+            "tokens": done["tokens"], "tokens_per_second": round(tokens / max(seconds, 1e-9), 2),
+            "memory_bytes": memory, "seconds": round(done["seconds"], 3),
+            "eta_seconds": round(done["seconds"] / step * (total - step), 1),
+        }  # fmt: skip
+        if self.health and (warnings := self.health.warnings()):
+            line["warnings"] = warnings
+        done |= {"window": [], "tokens_written": done["tokens"], "seconds_written": done["seconds"]}
+        return line
+
+
+class SaveAndStop(TrainerCallback):
+    """Saves every N steps, every M minutes, at the end, and when the stop flag appears; then the run ends.
+
+    All ranks take the same decision: they write the same step.
+    """
+
+    def __init__(self, stop_flag: Path, save_steps: int, save_minutes: float) -> None:
+        self.stop_flag, self.save_steps, self.save_seconds = stop_flag, save_steps, 60 * save_minutes
+        self.stopped = False
+        self._saved_at = time.monotonic()
+
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saved_at = time.monotonic()
+
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        stop = self.stop_flag.exists()
+        late = time.monotonic() - self._saved_at >= self.save_seconds
+        stop, late = (bool(flag) for flag in processes.reduced([float(stop), float(late)], largest=True))
+        last = state.global_step >= state.max_steps
+        if stop and not last:
+            self.stopped = True
+            control.should_training_stop = True
+        if stop or late or last or state.global_step % self.save_steps == 0:
+            control.should_save = True
+
+    def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saved_at = time.monotonic()

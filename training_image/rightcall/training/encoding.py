@@ -1,0 +1,167 @@
+"""Rows become token ids through the model's chat template; the only place where training sees text.
+
+SFT   {"input_ids": [1, 4093, …], "labels": [-100, …, -100, 44, 2], "row_factors": 1.0}
+DPO   {"prompt_ids": […], "chosen_ids": […], "rejected_ids": […], "chosen_characters": 41, "rejected_characters": 67}
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rightcall.chat.template import ChatTemplate
+from rightcall.errors import DataError
+from rightcall.likelihood.answer_head import IGNORED
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    rows: list[dict[str, Any]]
+    too_long: int  # rows left out because they do not fit into max_length
+
+
+def needed_rows(rows: Sequence[dict[str, Any]], steps: int, rows_per_step: int, seed: int) -> list[dict[str, Any]]:
+    """The rows that `steps` optimiser steps will see, in a seeded order: no more of them are encoded or scored.
+
+    All rows where `steps` is -1 or needs more than one epoch.
+    """
+    needed = steps * rows_per_step
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)  # noqa: S311 (not cryptography)
+    if 0 < needed < len(rows):
+        log.info("%d of %d rows are used: %d steps of %d rows", needed, len(rows), steps, rows_per_step)
+        order = order[:needed]
+    return [rows[index] for index in order]
+
+
+def encode_conversations(
+    rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int, factors: Mapping[Any, float]
+) -> Encoded:
+    """Token ids and labels of SFT rows; `factors` by behaviour multiply the loss of a row.
+
+    Raises: DataError when no row fits into max_length.
+    """
+    encoded, too_long = [], 0
+    for row in rows:
+        ids, mask = template.encode(row["messages"], row["tools"])
+        if len(ids) > max_length:
+            too_long += 1
+            continue
+        # What follows the last trained token predicts nothing that counts: most templates end with a line break.
+        end = len(mask) - mask[::-1].index(1)
+        labels = [token if keep else IGNORED for token, keep in zip(ids[:end], mask[:end], strict=True)]
+        encoded.append(
+            {"input_ids": ids[:end], "labels": labels, "row_factors": float(factors.get(row["behaviour"], 1.0))}
+        )
+    return _checked("conversations", encoded, too_long, max_length)
+
+
+def encode_pairs(rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int) -> Encoded:
+    """Token ids of preference rows, and the characters of both answers for length normalisation.
+
+    Raises: DataError when no pair fits into max_length.
+    """
+    encoded, too_long = [], 0
+    for row in rows:
+        prompt, chosen = template.encode_pair(row["prompt"], row["tools"], row["chosen"])
+        _, rejected = template.encode_pair(row["prompt"], row["tools"], row["rejected"])
+        if len(prompt) + max(len(chosen), len(rejected)) > max_length:
+            too_long += 1
+            continue
+        encoded.append({
+            "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected,
+            "chosen_characters": max(1, len(template.answer_text(row["chosen"]))),
+            "rejected_characters": max(1, len(template.answer_text(row["rejected"]))),
+        })  # fmt: skip
+    return _checked("preference pairs", encoded, too_long, max_length)
+
+
+def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length: int) -> Encoded:
+    if not encoded:
+        raise DataError(
+            f"none of the {too_long} {what} fits into max_length={max_length!r} tokens; raise it, or ingest other data"
+        )
+    if too_long:
+        log.warning(
+            "%d of %d %s are longer than max_length=%d and left out",
+            too_long,
+            too_long + len(encoded),
+            what,
+            max_length,
+        )
+    return Encoded(encoded, too_long)
+
+
+def pack(rows: Sequence[dict[str, Any]], max_length: int) -> list[list[dict[str, Any]]]:
+    """Bins of rows of at most max_length tokens together: best fit, longest first."""
+    bins: list[list[dict[str, Any]]] = []
+    free: list[int] = []
+    for row in sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True):
+        length = len(row["input_ids"])
+        fitting = [index for index, room in enumerate(free) if room >= length]
+        if fitting:
+            best = min(fitting, key=lambda index: free[index])
+            bins[best].append(row)
+            free[best] -= length
+        else:
+            bins.append([row])
+            free.append(max_length - length)
+    return bins
+
+
+def pad(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """(rows, longest), padded right."""
+    longest = max(map(len, sequences))
+    return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences])
+
+
+@dataclass(frozen=True)
+class ConversationCollator:
+    """Batches of SFT rows, or of bins of them ({"rows": […]})."""
+
+    pad_id: int
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [row for example in examples for row in example.get("rows", [example])]
+        return {
+            "input_ids": pad([row["input_ids"] for row in rows], self.pad_id),
+            "attention_mask": pad([[1] * len(row["input_ids"]) for row in rows], 0),
+            "labels": pad([row["labels"] for row in rows], IGNORED),
+            "row_factors": torch.tensor([row["row_factors"] for row in rows]),
+        }
+
+
+@dataclass(frozen=True)
+class PairCollator:
+    """Batches of pairs as TRL wants them: all chosen sequences, then all rejected ones."""
+
+    pad_id: int
+    length_normalised: bool = False
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        sides = [(example, side) for side in ("chosen", "rejected") for example in examples]
+        prompts = [example["prompt_ids"] for example, _ in sides]
+        answers = [example[f"{side}_ids"] for example, side in sides]
+        batch = {
+            "input_ids": pad([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)], self.pad_id),
+            "attention_mask": pad([[1] * (len(p) + len(a)) for p, a in zip(prompts, answers, strict=True)], 0),
+            "completion_mask": pad([[0] * len(p) + [1] * len(a) for p, a in zip(prompts, answers, strict=True)], 0),
+        }
+        factors = [1 / example[f"{side}_characters"] if self.length_normalised else 1.0 for example, side in sides]
+        if "ref_chosen_logps" in examples[0]:
+            count = len(examples)
+            reference = [
+                example[f"ref_{side}_logps"] * factor for (example, side), factor in zip(sides, factors, strict=True)
+            ]
+            batch["ref_chosen_logps"] = torch.tensor(reference[:count])
+            batch["ref_rejected_logps"] = torch.tensor(reference[count:])
+        if self.length_normalised:
+            batch["row_factors"] = torch.tensor(factors)
+        return batch

@@ -1,0 +1,79 @@
+"""Stage `sft`: supervised fine-tuning on conversations, with the loss on what the assistant wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from rightcall.errors import RecipeError, TrainingError
+from rightcall.job.folders import Job
+from rightcall.likelihood.scorer import Scorer
+from rightcall.parallel import processes
+from rightcall.parallel.shared_steps import Together
+from rightcall.recipe.schema import Recipe
+from rightcall.rows.snapshots import read_snapshot
+from rightcall.toolcalls.template_check import load_template
+from rightcall.training import loop, weights
+from rightcall.training.checkpoints import Checkpointed
+from rightcall.training.encoding import ConversationCollator, encode_conversations, needed_rows, pack
+
+
+class Trainer(Checkpointed, Together, SFTTrainer):
+    """TRL's trainer with our checkpoints, and steps that do not depend on the number of processes."""
+
+
+def run(job: Job) -> None:
+    """Trains on the snapshot's conversations.
+
+    Raises: TrainingError (NaN, packing on a model that cannot), DataError (no row fits), SystemExit(143) when stopped.
+    """
+    section = job.recipe.sft
+    weights.prepare_torch(job.recipe.compute.threads)
+    processes.meet(job.recipe.compute)
+    template = load_template(job.channel("model"), job.recipe.model.chat_template)
+    rows = read_snapshot(job.channel("dataset"), "sft")
+    if not section.packing:  # packed steps take as many rows as fit
+        per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
+        rows = needed_rows(rows, section.max_steps, per_step, section.seed)
+    encoded = encode_conversations(rows, template, section.max_length, section.behaviour_weights)
+    model = weights.load(job, section)
+    uses_trees = Scorer(model).uses_trees
+    examples = [{"rows": rows} for rows in pack(encoded.rows, section.max_length)] if section.packing else encoded.rows
+    if section.packing and not uses_trees:
+        raise TrainingError(
+            f"packing would let rows of {model.config.model_type!r} see each other: its attention takes no such mask; "
+            "set sft.packing: false"
+        )
+    adapter = weights.choose_parameters(model, section, job.channel("model"), job.cache)
+    trainer = Trainer(
+        model=model,
+        args=sft_config(job.recipe, job.checkpoints, bf16_weights=model.dtype == torch.bfloat16),
+        train_dataset=Dataset.from_list(examples),
+        data_collator=ConversationCollator(template.pad_id),
+        processing_class=weights.load_tokenizer(job.channel("model")),
+        peft_config=adapter,
+    )
+    loop.prepare_head(trainer, uses_trees=uses_trees)
+    loop.run(trainer, job, section, template, {"rows": len(encoded.rows), "rows_too_long": encoded.too_long})
+
+
+def sft_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) -> SFTConfig:
+    """TRL's config for this recipe.
+
+    Raises: RecipeError when TRL refuses a value.
+    """
+    if recipe.sft.behaviour_weights and recipe.sft.trl.get("loss_type", "nll") != "nll":
+        loss = recipe.sft.trl["loss_type"]
+        raise RecipeError(f"sft.behaviour_weights are for the loss 'nll', not {loss!r}; leave one of them out")
+    try:
+        # packing stays off for TRL: our collator packs, and our attention keeps the rows apart
+        return SFTConfig(
+            dataset_kwargs={"skip_prepare_dataset": True},
+            packing=False,
+            **loop.arguments(recipe.sft, output_dir, processes.kind(recipe.compute), bf16_weights=bf16_weights),
+        )
+    except (TypeError, ValueError) as err:
+        raise RecipeError(f"TRL's SFTConfig refuses {recipe.name!r}: {err}; correct the section sft") from err
