@@ -6,7 +6,6 @@ names another service. A conditional write that was refused is an answer, not an
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rightcall.errors import StoreError
-from tasks.aws.clients import client
+from tasks.aws import clients
 from tasks.aws.errors import ABSENT, CONDITION_FAILED, code_of, s3_errors
 
 SCHEME = "s3://"
@@ -62,18 +61,13 @@ def parse_address(text: str) -> Address:
     return Address(match[1], match[2] or "")
 
 
-def aws_settings() -> tuple[tuple[str, str], ...]:
-    """What a client depends on beside its region; another environment, as in a test, needs another one."""
-    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
-
-
 def get(address: Address, relative: str) -> Object | None:
     """The whole of a small object; None = there is none."""
     from botocore.exceptions import ClientError
 
     with s3_errors(f"{address}/{relative}"):
         try:
-            answer = client().get_object(Bucket=address.bucket, Key=address.key(relative))
+            answer = clients.s3().get_object(Bucket=address.bucket, Key=address.key(relative))
         except ClientError as err:
             if code_of(err) in ABSENT:
                 return None
@@ -92,7 +86,7 @@ def put(address: Address, relative: str, body: bytes, *, replaces: str | None = 
     condition = {"IfNoneMatch": "*"} if new else {"IfMatch": replaces} if replaces else {}
     with s3_errors(f"{address}/{relative}"):
         try:
-            answer = client().put_object(Bucket=address.bucket, Key=address.key(relative), Body=body, **condition)
+            answer = clients.s3().put_object(Bucket=address.bucket, Key=address.key(relative), Body=body, **condition)
         except ClientError as err:
             if condition and code_of(err) in CONDITION_FAILED | ABSENT:
                 return None
@@ -106,7 +100,7 @@ def delete(address: Address, relative: str, *, only: str | None = None) -> bool:
 
     with s3_errors(f"{address}/{relative}"):
         try:
-            client().delete_object(
+            clients.s3().delete_object(
                 Bucket=address.bucket, Key=address.key(relative), **({"IfMatch": only} if only is not None else {})
             )
         except ClientError as err:
@@ -120,7 +114,7 @@ def list_objects(address: Address, below: str) -> dict[str, Listed]:
     """The objects whose address begins with ``below`` ("sft/1a2b/"), by what follows it."""
     start = address.key(below)
     with s3_errors(f"{address}/{below}"):
-        pages = client().get_paginator("list_objects_v2").paginate(Bucket=address.bucket, Prefix=start)
+        pages = clients.s3().get_paginator("list_objects_v2").paginate(Bucket=address.bucket, Prefix=start)
         return {
             item["Key"][len(start) :]: Listed(item["Size"], item["ETag"], item["LastModified"])
             for page in pages

@@ -147,12 +147,12 @@ def _is_same(address: Address, relative: str, listed: Listed, entry: Mapping[str
 
 
 def _sent_sha256(address: Address, relative: str) -> str | None:
-    head = clients.client().head_object(Bucket=address.bucket, Key=address.key(relative))
+    head = clients.s3().head_object(Bucket=address.bucket, Key=address.key(relative))
     return cast(str | None, head["Metadata"].get(SHA256))
 
 
 def _read_sha256(address: Address, relative: str) -> str:
-    body = clients.client().get_object(Bucket=address.bucket, Key=address.key(relative))["Body"]
+    body = clients.s3().get_object(Bucket=address.bucket, Key=address.key(relative))["Body"]
     total = hashlib.sha256()
     for chunk in body.iter_chunks(IO_BYTES):
         total.update(chunk)
@@ -197,7 +197,7 @@ def _transfers(what: str) -> Iterator[_Transfers]:
         max_request_concurrency=REQUESTS_AT_ONCE,
         max_io_queue_size=IO_CHUNKS,
     )
-    with s3_errors(what), TransferManager(clients.client(), config) as manager:
+    with s3_errors(what), TransferManager(clients.s3(), config) as manager:
         yield _Transfers(manager)
 
 

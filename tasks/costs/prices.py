@@ -16,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rightcall.errors import BackendError, RightcallError
+from rightcall.errors import BackendError
+from tasks.machine.terminal import errors_end_the_command
 
 PRICES = Path(__file__).with_name("prices.json")
 API_REGION = "us-east-1"  # the price list API lives there and knows all regions
@@ -105,21 +106,17 @@ def _price_in(product: dict[str, Any]) -> Iterator[tuple[str, float]]:
                 yield match[1], usd
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m tasks.costs.prices", description="Refresh tasks/costs/prices.json from AWS."
     )
     parser.add_argument("--region", default=API_REGION, help="the region that jobs run in")
     parser.add_argument("--file", type=Path, default=PRICES, help="the file to write")
     given = parser.parse_args(arguments)
-    try:
+    with errors_end_the_command():
         count = refresh(given.region, given.file)
-    except RightcallError as err:
-        sys.stderr.write(f"{type(err).__name__}: {err}\n")
-        return 1
     sys.stdout.write(f"{count} prices of {given.region} written to {given.file}; read `git diff` before you commit\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

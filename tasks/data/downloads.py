@@ -144,7 +144,7 @@ def _s3_objects(client: Any, uri: str, bucket: str, prefix: str) -> list[dict[st
 
 def s3_listing_digest(uri: str, bucket: str, prefix: str) -> str:
     with s3_errors(uri, SourceError):
-        listed = _s3_objects(clients.client(), uri, bucket, prefix)
+        listed = _s3_objects(clients.s3(), uri, bucket, prefix)
     return hashlib.sha256(
         json.dumps(sorted((item["Key"], item["ETag"], item["Size"]) for item in listed)).encode()
     ).hexdigest()
@@ -152,7 +152,7 @@ def s3_listing_digest(uri: str, bucket: str, prefix: str) -> str:
 
 def fill_from_s3(uri: str, bucket: str, prefix: str, content: Path) -> None:
     with s3_errors(uri, SourceError):
-        client = clients.client()
+        client = clients.s3()
         for item in _s3_objects(client, uri, bucket, prefix):
             relative = (
                 PurePosixPath(item["Key"]).name if item["Key"] == prefix else item["Key"][len(prefix.rstrip("/")) + 1 :]

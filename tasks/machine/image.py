@@ -15,9 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rightcall.errors import BackendError, RightcallError
+from rightcall.errors import BackendError
+from tasks.machine.checkout import CHECKOUT, git_commit
+from tasks.machine.terminal import errors_end_the_command
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 CONTEXT = CHECKOUT / "training_image"
 PLATFORM = "linux/amd64"  # SageMaker's GPU hosts, also when the image is built on a machine with an ARM processor
 ECR = re.compile(r"\d{12}\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
@@ -47,16 +48,6 @@ def registry(image: str) -> str | None:
     return first if slash and ("." in first or ":" in first or first == "localhost") else None
 
 
-def commit() -> str:
-    """Of the checkout, "-dirty" where files were changed after it."""
-    if not shutil.which("git"):
-        return "unknown"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    return (
-        subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    )
-
-
 def build(
     tool: str, image: str, build_arguments: dict[str, str], *, pip_conf: Path | None = None, more: Sequence[str] = ()
 ) -> None:
@@ -66,7 +57,7 @@ def build(
         BackendError: the tool ended with an error, which stands above on the terminal.
     """
     secret = ["--secret", f"id=pip_conf,src={pip_conf}"] if pip_conf else []
-    values = {"REVISION": commit(), **build_arguments}
+    values = {"REVISION": git_commit(12), **build_arguments}
     given = [part for name, value in values.items() for part in ("--build-arg", f"{name}={value}")]
     status = subprocess.run(
         [tool, "build", "--platform", PLATFORM, "--tag", image, *given, *secret, *more, str(CONTEXT)],
@@ -102,7 +93,7 @@ def login_command(tool: str, image: str) -> str:
     return f"{password} | {tool} login --username AWS --password-stdin {match[0]}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m tasks.machine.image", description="Build the training image, and push it."
     )
@@ -115,9 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pip-conf", type=Path, help="pip.conf of a company's index; in no layer of the image")
     parser.add_argument("more", nargs="*", help="after --: arguments of docker or buildah build")
     given = parser.parse_args(arguments)
-    image = given.image or f"rightcall:{commit()}"
+    image = given.image or f"rightcall:{git_commit(12)}"
     chosen = {"BASE_IMAGE": given.base, "FLASH_ATTENTION": given.flash_attention, "RUN_AS": given.run_as}
-    try:
+    with errors_end_the_command():
         tool = builder()
         build(
             tool,
@@ -128,11 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if registry(image):
             push(tool, image)
-    except RightcallError as err:
-        sys.stderr.write(f"{type(err).__name__}: {err}\n")
-        return 1
     sys.stdout.write(f"{image} built{' and pushed' if registry(image) else ''}; use it: RIGHTCALL_IMAGE={image}\n")
-    return 0
 
 
 def _succeeds(*command: str) -> bool:
@@ -140,4 +127,4 @@ def _succeeds(*command: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

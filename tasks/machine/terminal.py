@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
+
+from rightcall.errors import RightcallError
+
+EXIT_FAILED = 1
 
 
 def leave(code: int, text: str, stream: Any = sys.stderr) -> NoReturn:
@@ -13,3 +18,12 @@ def leave(code: int, text: str, stream: Any = sys.stderr) -> NoReturn:
         stream.write(text)
         stream.flush()
     sys.exit(code)
+
+
+@contextmanager
+def errors_end_the_command() -> Iterator[None]:
+    """An error of ours becomes one message and the exit code 1; any other keeps its traceback."""
+    try:
+        yield
+    except RightcallError as err:
+        leave(EXIT_FAILED, f"\n{type(err).__name__}: {err}\n")

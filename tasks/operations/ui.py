@@ -9,8 +9,7 @@ import argparse
 import signal
 import sys
 
-from rightcall.errors import RightcallError
-from tasks.machine.terminal import leave
+from tasks.machine.terminal import errors_end_the_command
 from tasks.machine.user_interfaces import user_interfaces, wait_for_one_to_end
 
 
@@ -26,11 +25,8 @@ def main() -> None:
     )
     sys.stdout.flush()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: both servers end with this process
-    try:
-        with user_interfaces(given.prefect_port, given.mlflow_port) as children:
-            wait_for_one_to_end(children)
-    except RightcallError as err:
-        leave(1, f"\n{type(err).__name__}: {err}\n")
+    with errors_end_the_command(), user_interfaces(given.prefect_port, given.mlflow_port) as children:
+        wait_for_one_to_end(children)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 
+from rightcall.chat.model_folder import TEMPLATES
 from rightcall.errors import RightcallError
 from tasks.machine.checkout import CHECKOUT
 
@@ -27,13 +29,17 @@ KEY_LENGTH = 32  # hex digits of sha256: 128 bits
 PARSE_ATTEMPTS = 20
 # Packages whose imports are followed, and the folder that holds them.
 FOLLOWED = {"rightcall": "training_image", "data_checks": "."}
+OURS = {*FOLLOWED, "tasks", "flows"}
 # They carry values and addresses, or refuse, and make no result; what a recipe says is in the key by value.
-NOT_RESULTS = {
+NOT_RESULTS = (
     "rightcall.errors",
     "rightcall.job.folders",
-    "rightcall.recipe.sections",
+    "rightcall.job.stage_table",
+    "rightcall.recipe",
     "rightcall.toolcalls.template_check",
-}
+)
+READS_TEMPLATES = "rightcall.chat.model_folder"
+NO_CODE = hashlib.sha256(b"").hexdigest()
 
 
 def stage_key(stage: str, ingredients: dict[str, Any]) -> str:
@@ -45,41 +51,70 @@ def stage_key(stage: str, ingredients: dict[str, Any]) -> str:
 def module_digest(roots: tuple[str, ...], checkout: Path = CHECKOUT) -> str:
     """sha256 over the code of ``roots`` and of everything they import, however late, within rightcall and data_checks.
 
-    Comments, docstrings and layout do not count. With rightcall.chat its templates count too.
+    Comments, docstrings, layout and the names of modules do not count: a file that moves keeps its digest, and an import
+    stands for the code of what is imported. With the chat's code its templates count too.
 
     Raises:
-        RightcallError: a root does not exist, or a module does not parse.
+        RightcallError: a root does not exist, a module does not parse, modules import each other in a circle, or the
+            folder of the templates is empty.
     """
-    total = hashlib.sha256()
-    closure = sorted(module_closure(roots, checkout))
-    for module in closure:
-        path = _file(module, checkout)
-        total.update(f"{module}\0{_normalised(path, _stamp(path)) if path else ''}\0".encode())
-    if "rightcall.chat.template" in closure:
-        folder = checkout / "training_image" / "rightcall" / "templates"
-        for template in sorted(folder.glob("*.jinja")):
+    code = _Code(checkout)
+    total = hashlib.sha256("".join(sorted(map(code.digest, roots))).encode())
+    if READS_TEMPLATES in code.digests:
+        templates = sorted((checkout / TEMPLATES.relative_to(CHECKOUT)).glob("*.jinja"))
+        if not templates:
+            raise RightcallError(f"no chat template in {str(TEMPLATES)!r}, which a stage's key counts; restore them")
+        for template in templates:
             total.update(f"{template.name}\0".encode() + template.read_bytes() + b"\0")
     return total.hexdigest()
 
 
 def module_closure(roots: tuple[str, ...], checkout: Path = CHECKOUT) -> set[str]:
-    """Names of the modules whose code makes the result."""
+    """Names of the modules whose code makes the result.
+
+    Raises:
+        RightcallError: as ``module_digest``.
+    """
+    code = _Code(checkout)
     for root in roots:
-        if _file(root, checkout) is None:
-            raise RightcallError(f"module {root!r} of a stage is not below {str(checkout)!r}; correct its modules=(…)")
-    closure: set[str] = set()
-    waiting = list(roots)
-    while waiting:
-        module = waiting.pop()
-        if module in closure or module in NOT_RESULTS:
-            continue
-        closure.add(module)
-        path = _file(module, checkout)
-        if path is not None:
-            waiting.extend(_imports(module, path, checkout))
-        if "." in module and module.partition(".")[0] in FOLLOWED:
-            waiting.append(module.rpartition(".")[0])  # importing a module runs its package first
-    return closure
+        code.digest(root)
+    return set(code.digests)
+
+
+class _Code:
+    """Digests of modules, each with all that it imports."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
+        self.digests: dict[str, str] = {}
+        self._open: list[str] = []  # modules whose imports are being followed
+
+    def digest(self, module: str) -> str:
+        if module in self.digests:
+            return self.digests[module]
+        path = _file(module, self.checkout)
+        if path is None:
+            raise RightcallError(
+                f"module {module!r} of a stage is not below {str(self.checkout)!r}; correct its modules=(…)"
+            )
+        if module in self._open:
+            raise RightcallError(f"modules import each other in a circle: {[*self._open, module]!r}; break it")
+        self._open.append(module)
+        code, imports = _outline(module, path, _stamp(path), self.checkout)
+        total = hashlib.sha256(code.encode())
+        for line in sorted(f"{self._digest_of_import(name)}\0{thing}\0{local}\n" for name, thing, local in imports):
+            total.update(line.encode())
+        self._open.pop()
+        self.digests[module] = total.hexdigest()
+        return self.digests[module]
+
+    def _digest_of_import(self, module: str) -> str:
+        """Importing a module runs its packages first, so these count as well."""
+        if module.partition(".")[0] not in FOLLOWED or _makes_no_result(module):
+            return ""
+        packages = list(accumulate(module.split("."), "{}.{}".format))[:-1]
+        above = [self.digest(name) for name in packages if name not in self._open]
+        return "".join([*(digest for digest in above if digest != NO_CODE), self.digest(module)])
 
 
 @dataclass
@@ -101,42 +136,66 @@ def _file(module: str, checkout: Path) -> Path | None:
     return None
 
 
-def _imports(module: str, path: Path, checkout: Path) -> list[str]:
-    """Followed modules that ``module`` imports; ``from package import name`` may name a module or a thing in it."""
-    return [name for name in _named(module, path, _stamp(path)) if _file(name, checkout) is not None]
-
-
-@lru_cache(maxsize=1024)
-def _named(module: str, path: Path, stamp: tuple[int, int]) -> frozenset[str]:
-    return frozenset(name for name in _imported(module, path, stamp) if name.partition(".")[0] in FOLLOWED)
-
-
-def _imported(module: str, path: Path, stamp: tuple[int, int]) -> Iterator[str]:
-    is_package = path.name == "__init__.py"
-    for node in ast.walk(_tree(path, stamp)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parts = module.split(".") if is_package else module.split(".")[:-1]
-            above = parts[: len(parts) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_mtime_ns, status.st_size
 
 
+Import = tuple[str, str, str]  # module, thing in it ("" = the module itself), local name
+
+
 @lru_cache(maxsize=1024)
-def _normalised(path: Path, stamp: tuple[int, int]) -> str:
-    """Text without comments, docstrings and layout; unparse, because ast.dump differs between Python versions."""
+def _outline(module: str, path: Path, stamp: tuple[int, int], checkout: Path) -> tuple[str, tuple[Import, ...]]:
+    """The code without comments, docstrings, layout and our own imports, and these imports.
+
+    A name that stands for a module of ours is numbered by its first use. unparse, because ast.dump differs between
+    Python versions.
+    """
     tree = copy.deepcopy(_tree(path, stamp))
+    imports = list(_imported(module, path.name == "__init__.py", tree, checkout))
+    modules = {local: "" for _, thing, local in imports if not thing}
     for node in ast.walk(tree):
         match node:
             case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if _has_docstring(node):
                 del node.body[0]
-    return ast.unparse(tree)
+    tree = _WithoutOurImports().visit(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in modules:
+            modules[node.id] = modules[node.id] or f"module_{sum(map(bool, modules.values()))}"
+            node.id = modules[node.id]
+    return ast.unparse(tree), tuple((name, thing, modules.get(local, local)) for name, thing, local in imports)
+
+
+def _imported(module: str, is_package: bool, tree: ast.Module, checkout: Path) -> Iterator[Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((each.name, "", each.asname or each.name) for each in node.names if _is_ours(each.name))
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".") if is_package else module.split(".")[:-1]
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for each in node.names if _is_ours(base) else ():
+                inner, local = f"{base}.{each.name}", each.asname or each.name
+                yield (inner, "", local) if _file(inner, checkout) else (base, each.name, local)
+
+
+class _WithoutOurImports(ast.NodeTransformer):
+    """A block may be left empty: the text is hashed, never run."""
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        node.names = [each for each in node.names if not _is_ours(each.name)]
+        return node if node.names else None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.level or _is_ours(node.module or "") else node
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in OURS
+
+
+def _makes_no_result(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in NOT_RESULTS)
 
 
 def _has_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

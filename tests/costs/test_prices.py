@@ -95,7 +95,7 @@ def test_the_command_takes_training_prices_from_aws(
     price_list: type[PriceList], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prices.json"
-    assert prices.main(["--file", str(file)]) == 0
+    prices.main(["--file", str(file)])
     assert "2 prices of us-east-1" in capsys.readouterr().out
     content = json.loads(file.read_text())
     assert content["prices"] == {
@@ -106,7 +106,7 @@ def test_the_command_takes_training_prices_from_aws(
     found = price_of("ml.g5.2xlarge", file)
     assert found is not None
     assert (found.usd_per_hour, found.verified) == (1.6, True)
-    assert prices.main(["--region", "eu-west-1", "--file", str(file)]) == 0
+    prices.main(["--region", "eu-west-1", "--file", str(file)])
     assert list(json.loads(file.read_text())["prices"]) == ["ml.m5.large"]
 
 
@@ -126,7 +126,8 @@ def test_a_refresh_that_fails_leaves_the_file_alone(
     price_list.status = status
     file = tmp_path / "prices.json"
     file.write_text("{}")
-    assert prices.main(["--region", region, "--file", str(file)]) == 1
+    with pytest.raises(SystemExit, match="1"):
+        prices.main(["--region", region, "--file", str(file)])
     assert message in capsys.readouterr().err
     assert file.read_text() == "{}"
 
@@ -137,7 +138,8 @@ def test_without_a_network_the_command_says_what_it_needs(
     for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL_PRICING", "http://127.0.0.1:9")
-    assert prices.main(["--file", str(tmp_path / "prices.json")]) == 1
+    with pytest.raises(SystemExit, match="1"):
+        prices.main(["--file", str(tmp_path / "prices.json")])
     text = capsys.readouterr().err
     for part in ("Could not connect", "a network, credentials and the permission", "stay as they were"):
         assert part in text

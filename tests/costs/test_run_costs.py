@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_run import MadeUpRun
 from prefect_fixture import prefect_server  # noqa: F401
-from test_report import MadeUpRun
 
 from rightcall.errors import BackendError
 from rightcall.recipe.loading import load_recipe

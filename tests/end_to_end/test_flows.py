@@ -12,45 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prefect_fixture import prefect_server  # noqa: F401
+from tiny import tiny_recipe
 
 from rightcall.errors import RecipeError, StoreError
 from tasks.store.folder_store import Store
 
 ROOT = Path(__file__).parents[2]
 ORDER = ["base", "ingest", "sft", "dpo", "score", "score", "score", "gate", "register", "report"]
-
-
-def tiny_recipe(folder: Path, model: Path) -> Path:
-    from tiny import write_tiny_sources
-
-    rows = write_tiny_sources(folder / "rows")
-    training = {
-        "max_steps": 4,
-        "learning_rate": 1e-3,
-        "per_device_train_batch_size": 2,
-        "max_length": 512,
-        "bf16": False,
-    }
-    recipe = {
-        "name": "tiny",
-        "model": {"source": str(model), "chat_template": "chatml-tools"},
-        "data": {
-            "sft": [{"uri": str(rows["sft"])}],
-            "preference": [{"uri": str(rows["preference"])}],
-            "evaluation": [{"uri": str(rows["choice"])}],
-            "near_duplicate_threshold": 1.0,
-            "tolerance": 0.5,
-        },
-        "sft": training,
-        "dpo": training,
-        "evaluation": {"dtype": "float32", "generation_items": 2, "max_new_tokens": 4, "bootstrap_samples": 200},
-        "compute": {"threads": 1},
-    }
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
 
 
 class Recorder(logging.Handler):

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 from prefect_fixture import prefect_server  # noqa: F401
-from processes import until
-from test_flows import tiny_recipe
+from processes import PROGRAMS, PYTHONPATH, until
+from tiny import tiny_recipe
 
 from tasks.store.folder_store import Store
 
@@ -56,11 +56,11 @@ class Runs:
 
         self.hook = folder / "hook"
         self.hook.mkdir()
-        shutil.copyfile(ROOT / "tests" / "pausing.py", self.hook / "sitecustomize.py")
-        self.paths = os.pathsep.join(map(str, (self.hook, ROOT, ROOT / "training_image", ROOT / "tests")))
+        shutil.copyfile(PROGRAMS / "pausing.py", self.hook / "sitecustomize.py")
+        self.paths = f"{self.hook}{os.pathsep}{PYTHONPATH}"
         self.server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "killable_pipeline.py")],
+            [sys.executable, str(PROGRAMS / "killable_pipeline.py")],
             env=os.environ | self.server | {"PYTHONPATH": self.paths},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -18,10 +18,10 @@ from typing import Any
 import boto3
 import pytest
 from prefect_fixture import prefect_server  # noqa: F401
-from processes import until
+from processes import PYTHONPATH, until
 from sagemaker_service import Service, ServiceProcess
 from stage_examples import small_recipe
-from test_flows import tiny_recipe
+from tiny import tiny_recipe
 
 from rightcall.errors import BackendError
 from rightcall.recipe.schema import Recipe
@@ -184,7 +184,7 @@ def test_a_stopped_job_is_an_error_and_the_rerun_resumes(
 def test_an_orchestrator_killed_while_the_job_runs_is_followed_by_one_that_attaches(
     service: Service, store: Store, undisturbed: tuple[dict[int, float], str]
 ) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'training_image'}:{ROOT / 'tests'}"}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     first = subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, store.address], env=environment, cwd=ROOT)
     name = reach(service, 5, first)
     first.kill()

@@ -18,7 +18,7 @@ from rightcall.recipe.loading import load_recipe
 from tasks.jobs.sagemaker.request import JobPlan, training_request
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden"
+GOLDEN = Path(__file__).with_name("golden")
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 STAGES = ("sft", "dpo", "score")
 STORE = "s3://example-bucket/rightcall"

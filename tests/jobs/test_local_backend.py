@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterTaskRunId
 from prefect.context import TaskRunContext
 from prefect_fixture import prefect_server  # noqa: F401
+from processes import PROGRAMS
 from stage_examples import small_recipe
 
 from rightcall.errors import BackendError, StoreError, TrainingError
@@ -27,7 +28,7 @@ from tasks.machine.child_processes import marked
 from tasks.runtime.stage import StageRun
 from tasks.store.folder_store import Store
 
-PROGRAM = Path(__file__).with_name("killable_program.py")
+PROGRAM = PROGRAMS / "killable_program.py"
 
 
 @pytest.fixture

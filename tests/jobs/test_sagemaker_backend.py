@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
-from processes import until
+from processes import PYTHONPATH, until
 from s3_fixture import Fault
 from sagemaker_jobs import Cloud, cloud, running_service, sagemaker_recipe  # noqa: F401
 
@@ -80,8 +80,9 @@ def test_metrics_arrive_while_the_job_runs(cloud: Cloud) -> None:
 def test_an_orchestrator_killed_while_the_job_runs_leaves_it_and_the_rerun_attaches(cloud: Cloud) -> None:
     rows = cloud.rows(seconds=0.3)
     arguments = [cloud.store.address, cloud.key, cloud.model.model_dump_json(), rows.model_dump_json()]
-    paths = os.pathsep.join(str(ROOT / part) for part in ("", "training_image", "tests"))
-    first = subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, *arguments], env=os.environ | {"PYTHONPATH": paths})
+    first = subprocess.Popen(
+        [sys.executable, "-c", ORCHESTRATOR, *arguments], env=os.environ | {"PYTHONPATH": PYTHONPATH}
+    )
     try:
         until(lambda: cloud.jobs and cloud.service.jobs[cloud.name()].secondary == "Training")
         assert first.poll() is None

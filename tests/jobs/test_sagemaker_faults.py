@@ -19,7 +19,7 @@ import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from processes import is_running
+from processes import PYTHONPATH, is_running
 from sagemaker_client import (  # noqa: F401  two are fixtures, by another name
     BUCKET,
     ROOT,
@@ -199,7 +199,7 @@ def test_a_part_of_a_large_object_is_read_without_the_rest(span: str, service: S
 def test_the_quickstart_says_the_pipeline_s_error_and_ends_its_service(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sagemaker_service.quickstart", str(tmp_path / "nowhere.yaml")],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests"), "RIGHTCALL_HOME": str(tmp_path / "home")},
+        env=os.environ | {"PYTHONPATH": PYTHONPATH, "RIGHTCALL_HOME": str(tmp_path / "home")},
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1

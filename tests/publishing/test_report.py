@@ -3,149 +3,22 @@
 from __future__ import annotations
 
 import html.parser
-import json
-import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_choice_rows
+from made_up_run import HOSTILE, MadeUpRun
 
-from rightcall.measurement.metrics import CLASSES
 from rightcall.recipe.loading import load_recipe
-from rightcall.recipe.schema import Recipe
-from rightcall.rows.snapshots import write_rows
 from tasks.reporting.closing_table import closing_table
 from tasks.reporting.page import gather, render
 from tasks.reporting.page_data import stage_sentences
 from tasks.results.files import report_path
 from tasks.results.scores import Scores, compare, read_scores
-from tasks.stages.gate import decide_verdict
 from tasks.stages.report import write_report
 from tasks.store.folder_store import Store
-from tasks.store.manifests import ArtifactRef, Kind
-
-HOSTILE = "</pre><script>alert('x')</script><img src=x onerror=alert(1)> & \"quotes\" {{ 7*7 }}"
-# Probability of the right behaviour per gold behaviour: base, SFT (buys calls with judgement), SFT+DPO.
-SKILLS: dict[str, dict[str, float]] = {
-    "base": {"direct": 0.5, "tool_call": 0.55, "request_for_info": 0.35, "cannot_answer": 0.4},
-    "sft": {"direct": 0.4, "tool_call": 0.95, "request_for_info": 0.3, "cannot_answer": 0.3},
-    "dpo": {"direct": 0.7, "tool_call": 0.9, "request_for_info": 0.75, "cannot_answer": 0.7},
-}
-MISTAKES = {
-    "tool_call": "wrong_value",
-    "request_for_info": "asked_when_should_call",
-    "cannot_answer": "refused_when_should_call",
-}
-
-
-def lines(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def _preference(step: int) -> dict[str, float]:
-    logprobs = {"chosen_logprob": -40 - step / 8, "rejected_logprob": -42 - step / 3}
-    return {"margin": step / 40, "rewards_accuracy": min(1.0, 0.5 + step / 100), **logprobs}
-
-
-@dataclass
-class MadeUpRun:
-    """A finished pipeline run in a store, with made-up but realistic numbers."""
-
-    store: Store
-    n: int = 96
-    models: dict[str, ArtifactRef] = field(default_factory=dict)
-    scores: dict[str, ArtifactRef] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.recipe: Recipe = load_recipe(None, ["evaluation.bootstrap_samples=300"])
-        self.rows = tiny_choice_rows(self.n)
-        self.rows[0]["question"] = HOSTILE
-        self.snapshot = self._snapshot()
-        for label in SKILLS:
-            self.models[label] = self._model(label)
-            self.scores[label] = self._scores(label)
-        self.verdict = decide_verdict.run(
-            self.recipe, store=self.store, candidate=self.scores["dpo"], baseline=self.scores["base"], champion=None
-        )
-
-    def refs(self) -> dict[str, Any]:
-        return {"snapshot": self.snapshot, "models": self.models, "scores": self.scores, "verdict": self.verdict}
-
-    def page(self) -> str:
-        return render(gather(self.recipe, self.store, **self.refs()))
-
-    def _commit(self, stage: str, kind: Kind, folder: Path, seconds: float) -> ArtifactRef:
-        manifest = {"slice": {}, "inputs": {}, "result": {}, "created": "2026-11-21T08:00:00+00:00", "seconds": seconds,
-                    "versions": {"python": "3.11.7", "torch": "2.13.0"}}  # fmt: skip
-        return self.store.commit(stage, f"{stage}{folder.parent.name}", kind, folder, manifest)
-
-    def _snapshot(self) -> ArtifactRef:
-        folder = self.store.workdir("ingest", "rows")
-        write_rows(folder, "choice", self.rows)
-        counts = {"in": 2_000, "kept": 690, "quarantined": 31, "sampled_out": 1_279, "critical": 4}
-        reason = {"count": 22, "severity": "critical", "kinds": {"sft": 22}, "example": f"sft.jsonl line 7: {HOSTILE}"}
-        checks = {
-            "rows": {"choice": {**counts, "kept": self.n}, "sft": counts, "preference": counts},
-            "reasons": {"tool_not_offered": reason, "near_duplicate": reason | {"count": 9, "severity": "warning"}},
-            "classes": {kind: dict.fromkeys(CLASSES, 172) for kind in ("choice", "sft", "preference")},
-            "leakage": {"checked": 4_000, "found": 3, "evaluation_questions": self.n, "proved_rows": 1_380,
-                        "remaining": 0, "live_rows_in_training": 0},
-        }  # fmt: skip
-        (folder / "checks.json").write_text(json.dumps(checks))
-        return self._commit("ingest", "snapshot", folder, 21.4)
-
-    def _model(self, label: str) -> ArtifactRef:
-        folder = self.store.workdir(label, label)
-        (folder / "output").mkdir()
-        (folder / "weights").write_text(label)
-        noise = random.Random(label)
-        steps = [
-            {
-                "step": step, "total_steps": 60, "loss": 1.2 * 0.97**step + noise.gauss(0.4, 0.05),
-                "grad_norm": noise.uniform(1, 2), "learning_rate": 5e-5 * (1 - step / 60), "tokens_per_second": 236.0,
-                "seconds": step * 2.0, **(_preference(step) if label == "dpo" else {}),
-            }
-            for step in range(1, 61)
-        ]  # fmt: skip
-        warnings = ["chosen answers become less likely: -0.12 nats per token"] if label == "dpo" else []
-        summary: dict[str, Any] = {
-            "steps": 60,
-            "tokens": 28_320,
-            "tokens_per_second": 236.0,
-            "peak_memory_bytes": 2_900_000_000,
-        }
-        summary |= {"warnings": warnings}
-        if label != "base":
-            (folder / "output/metrics.jsonl").write_text(lines(steps))
-            (folder / "output/summary.json").write_text(json.dumps(summary))
-        return self._commit(label, "model", folder, 3.2 if label == "base" else 120.4)
-
-    def _scores(self, label: str) -> ArtifactRef:
-        folder = self.store.workdir("score", label)
-        (folder / "output").mkdir()
-        items, generations = [], []
-        for number, row in enumerate(self.rows):
-            chance = random.Random(f"{label}-{number % 7}-{number}")
-            gold = row["correct_answer"]
-            right = chance.random() < SKILLS[label][gold] if number else label == "dpo"
-            chosen = gold if right else chance.choice([name for name in CLASSES if name != gold])
-            both = {"prediction": chosen, "prediction_norm": chosen}
-            items.append({"id": row["id"], "gold": gold, **both, "has_tools": bool(row["tools"])})
-            if number % 3 == 0:
-                kind = None if right else MISTAKES.get(chosen, "did_not_call")
-                text = HOSTILE if number == 0 else row["answers"][chosen]
-                called = right if gold == "tool_call" else None
-                verdict = {"ok": right, "valid_call": right, "right_behaviour": right}
-                verdict |= {"right_tool": called, "right_arguments": called}
-                line = {"id": row["id"], "gold": gold, "text": f"{text} ({label})", "verdict": verdict}
-                generations.append({**line, "parsed": {}, "error_kind": kind})
-        (folder / "output/items.jsonl").write_text(lines(items))
-        (folder / "output/generations.jsonl").write_text(lines(generations))
-        return self._commit("score", "scores", folder, 47.0)
 
 
 @pytest.fixture(scope="module")

@@ -35,22 +35,25 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Six modules that import each other in every way."""
+    """Modules that import each other in every way."""
     package = tmp_path / "training_image" / "rightcall"
-    (package / "templates").mkdir(parents=True)
+    (package / "chat" / "templates").mkdir(parents=True)
+    (package / "recipe").mkdir()
     (tmp_path / "data_checks").mkdir()
     modules = {
         "__init__": '"""Package."""',
-        "sft": '"""SFT."""\nimport torch\nfrom rightcall import chat\ndef run():\n    from rightcall.late import value',
-        "dpo": "from .pairs import PAIRS\nfrom rightcall.recipe import Recipe",
+        "sft": '"""SFT."""\nimport torch\nfrom rightcall.chat import model_folder\ndef run():\n    from rightcall.late import value',
+        "dpo": "from .pairs import PAIRS\nfrom rightcall.recipe.schema import Recipe",
         "pairs": "PAIRS = 1",
         "late": "value = 1  # one",
-        "chat": "TEMPLATE = 'tools'",
-        "recipe": "Recipe = 1",
+        "chat/__init__": "",
+        "chat/model_folder": "TEMPLATE = 'tools'",
+        "recipe/__init__": "",
+        "recipe/schema": "Recipe = 1",
     }
     for name, text in modules.items():
         (package / f"{name}.py").write_text(text + "\n")
-    (package / "templates" / "tools.jinja").write_text("{{ tools }}")
+    (package / "chat" / "templates" / "tools.jinja").write_text("{{ tools }}")
     (tmp_path / "data_checks" / "flags.py").write_text("import rightcall.late\n")
     return tmp_path
 
@@ -72,6 +75,7 @@ def test_imports_are_followed_however_late_or_relative_they_are(checkout: Path) 
         "rightcall.sft",
         "rightcall",
         "rightcall.chat",
+        "rightcall.chat.model_folder",
         "rightcall.late",
     }
     assert module_closure(("rightcall.dpo",), checkout) == {"rightcall", "rightcall.dpo", "rightcall.pairs"}
@@ -101,11 +105,65 @@ def test_a_docstring_like_value_of_code_still_counts(checkout: Path) -> None:
 
 
 def test_templates_count_where_the_chat_module_is_used(checkout: Path) -> None:
-    assert changed_by(checkout, "training_image/rightcall/templates/tools.jinja", "{{ messages }}") == {"sft"}
+    assert changed_by(checkout, "training_image/rightcall/chat/templates/tools.jinja", "{{ messages }}") == {"sft"}
 
 
-def test_the_recipe_module_does_not_count_because_its_values_do(checkout: Path) -> None:
-    assert changed_by(checkout, "training_image/rightcall/recipe.py", "Recipe = 2\n") == set()
+def test_an_empty_folder_of_templates_is_an_error(checkout: Path) -> None:
+    (checkout / "training_image/rightcall/chat/templates/tools.jinja").unlink()
+    with pytest.raises(RightcallError, match="no chat template in"):
+        module_digest(("rightcall.sft",), checkout)
+    assert module_digest(("rightcall.dpo",), checkout)
+
+
+def test_templates_of_the_real_tree_are_in_the_key_of_what_renders_them(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "training_image", tmp_path / "training_image")
+    before = module_digest(train_sft.modules, tmp_path)
+    template = next((tmp_path / "training_image/rightcall/chat/templates").glob("*.jinja"))
+    template.write_text(template.read_text() + " ")
+    assert module_digest(train_sft.modules, tmp_path) != before
+
+
+def test_the_recipe_package_does_not_count_because_its_values_do(checkout: Path) -> None:
+    assert changed_by(checkout, "training_image/rightcall/recipe/schema.py", "Recipe = 2\n") == set()
+
+
+def test_no_module_of_the_recipe_is_in_the_closure_of_a_real_stage() -> None:
+    closure = module_closure(train_sft.modules) | module_closure(score_model.modules)
+    assert {"rightcall.job.partial_results", "rightcall.job.metrics_log"} <= closure
+    assert not [name for name in closure if name.startswith(("rightcall.recipe", "rightcall.errors"))]
+
+
+def test_a_module_that_moves_keeps_its_digest(checkout: Path) -> None:
+    """pairs.py becomes pairing/gather.py, late.py later.py; whoever imports them is rewritten."""
+    library, before = checkout / "training_image/rightcall", digests(checkout)
+    (library / "pairing").mkdir()
+    (library / "pairing/__init__.py").write_text('"""Pairs."""\n')
+    (library / "pairs.py").rename(library / "pairing/gather.py")
+    (library / "late.py").rename(library / "later.py")
+    (library / "dpo.py").write_text(
+        "from rightcall.pairing.gather import PAIRS\nfrom rightcall.recipe.schema import Recipe\n"
+    )
+    sft = (library / "sft.py").read_text()
+    (library / "sft.py").write_text(sft.replace("rightcall.late", "rightcall.later"))
+    (checkout / "data_checks/flags.py").write_text("import rightcall.later\n")
+    assert digests(checkout) == before
+
+
+def test_an_import_of_the_same_name_from_another_module_counts(checkout: Path) -> None:
+    """Both modules are in the closure before and after; the value that sft uses is another."""
+    library = checkout / "training_image/rightcall"
+    (library / "other.py").write_text("value = 2\n")
+    both = "import rightcall.other\nimport rightcall.late\n"
+    (library / "sft.py").write_text(f"{both}from rightcall.late import value\n")
+    assert changed_by(checkout, "training_image/rightcall/sft.py", f"{both}from rightcall.other import value\n") == {
+        "sft"
+    }
+
+
+def test_modules_in_a_circle_are_an_error(checkout: Path) -> None:
+    (checkout / "training_image/rightcall/late.py").write_text("from rightcall.sft import run\n")
+    with pytest.raises(RightcallError, match="in a circle: .'rightcall.sft', 'rightcall.late', 'rightcall.sft'"):
+        module_digest(("rightcall.sft",), checkout)
 
 
 def test_a_module_that_does_not_exist_or_parse_is_an_error(checkout: Path) -> None:
@@ -124,7 +182,7 @@ def test_an_edit_of_the_real_sft_module_reruns_sft_alone(tmp_path: Path) -> None
     def current() -> dict[str, str]:
         return {stage.name: module_digest(stage.modules, tmp_path) for stage in stages}
 
-    before, sft = current(), tmp_path / "training_image/rightcall/sft.py"
+    before, sft = current(), tmp_path / "training_image/rightcall/training/sft.py"
     sft.write_text("# a comment\n" + sft.read_text())
     assert current() == before
     sft.write_text(sft.read_text() + "\nEDITED = True\n")

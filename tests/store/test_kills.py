@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from killable_run import run_small
 from prefect_fixture import prefect_server  # noqa: F401
-from processes import comes_true
+from processes import PROGRAMS, PYTHONPATH, comes_true
 
 from tasks.machine.child_processes import marked
 from tasks.store.folder_store import Store
@@ -36,7 +36,7 @@ processes.set_forkserver_preload(["killable_run"])
 def forks() -> None:
     """Starts the server; Python 3.11 does not tell it sys.path, and it ignores modules that it cannot import."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'training_image'}:{ROOT / 'tests'}")
+        patch.setenv("PYTHONPATH", PYTHONPATH)
         first = processes.Process(target=time.sleep, args=(0,))
         first.start()
         first.join()
@@ -141,10 +141,9 @@ def test_who_waits_for_a_killed_run_does_not_wait_for_its_lease_to_expire(
 
 
 def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    paths = f"{ROOT}:{ROOT / 'training_image'}:{ROOT / 'tests'}"
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "killable_run.py"), *arguments],
-        env=os.environ | {"PYTHONPATH": paths, **environment},
+        [sys.executable, str(PROGRAMS / "killable_run.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": PYTHONPATH, **environment},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -101,9 +101,9 @@ def test_an_endpoint_that_does_not_answer_is_named_and_passes_by_itself(
 
 
 def test_the_region_may_be_told_by_either_variable(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert clients.client().meta.region_name == "us-east-1"
+    assert clients.s3().meta.region_name == "us-east-1"
     monkeypatch.setenv("AWS_REGION", "eu-west-3")
-    assert clients.client().meta.region_name == "eu-west-3"
+    assert clients.s3().meta.region_name == "eu-west-3"
 
 
 def test_no_credential_is_in_a_log_or_an_error(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / "tests" / "support" / "programs"
+PYTHONPATH = os.pathsep.join(
+    str(ROOT / part) for part in ("", "training_image", "tests", "tests/support", "tests/support/programs")
+)
 
 
 def is_running(pid: int) -> bool:

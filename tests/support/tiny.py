@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -211,3 +212,32 @@ def build_tiny_model(folder: Path, seed: int = 0) -> Path:
     tensors = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in weights.items()}
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     return folder
+
+
+def tiny_recipe(folder: Path, model: Path) -> Path:
+    rows = write_tiny_sources(folder / "rows")
+    training = {
+        "max_steps": 4,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 2,
+        "max_length": 512,
+        "bf16": False,
+    }
+    recipe = {
+        "name": "tiny",
+        "model": {"source": str(model), "chat_template": "chatml-tools"},
+        "data": {
+            "sft": [{"uri": str(rows["sft"])}],
+            "preference": [{"uri": str(rows["preference"])}],
+            "evaluation": [{"uri": str(rows["choice"])}],
+            "near_duplicate_threshold": 1.0,
+            "tolerance": 0.5,
+        },
+        "sft": training,
+        "dpo": training,
+        "evaluation": {"dtype": "float32", "generation_items": 2, "max_new_tokens": 4, "bootstrap_samples": 200},
+        "compute": {"threads": 1},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path

@@ -53,9 +53,9 @@ def _fetch(url: str, folder: Path, run: StageRun) -> None:
     address, archive = s3.parse_address(url), run.scratch / url.rpartition("/")[2]
     with errors.s3_errors(url):
         try:
-            size = clients.client().head_object(Bucket=address.bucket, Key=address.prefix)["ContentLength"]
+            size = clients.s3().head_object(Bucket=address.bucket, Key=address.prefix)["ContentLength"]
             run.store.require_space(2 * size)
-            clients.client().download_file(address.bucket, address.prefix, str(archive))
+            clients.s3().download_file(address.bucket, address.prefix, str(archive))
         except ClientError as err:
             if errors.code_of(err) in errors.ABSENT:
                 raise LostResult(

@@ -19,7 +19,7 @@ from typing import Any
 
 from rightcall.errors import BackendError
 from rightcall.recipe.schema import Recipe
-from tasks.aws import errors, s3, transfers
+from tasks.aws import clients, errors, s3, transfers
 from tasks.costs import estimates
 from tasks.costs.bills import bill
 from tasks.jobs.contract import Input, JobResult
@@ -29,7 +29,7 @@ from tasks.jobs.sagemaker.archives import LostResult, collect
 from tasks.jobs.sagemaker.endings import ENDED, classify
 from tasks.jobs.sagemaker.logs import JobLog
 from tasks.jobs.sagemaker.request import FLOW_RUN_TAG, JobPlan, region_of, role_of
-from tasks.jobs.sagemaker.service import client, passes, service_errors
+from tasks.jobs.sagemaker.service import passes, service_errors
 from tasks.jobs.sagemaker.waiting import Waiting, delays, describe
 from tasks.machine.hashing import hash_files
 from tasks.results.files import read_summary
@@ -81,7 +81,7 @@ def run_job(
     several_hosts = estimates.instance_of(stage, recipe)[1] > 1
 
     def waiting(name: str) -> Waiting:
-        lines = JobLog(client("logs", region), name, log, several_hosts=several_hosts)
+        lines = JobLog(clients.logs(region), name, log, several_hosts=several_hosts)
         return Waiting(name, region, run.logger, progress, lines, watch)
 
     attempts = Attempts(plan, run, region, waiting, watch)
@@ -228,7 +228,7 @@ def _attach(found: Mapping[str, Any], attempts: Attempts) -> None:
     try:
         with service_errors(name, attempts.region):
             if tags:
-                client("sagemaker", attempts.region).add_tags(ResourceArn=found["TrainingJobArn"], Tags=tags)
+                clients.sagemaker(attempts.region).add_tags(ResourceArn=found["TrainingJobArn"], Tags=tags)
     except BackendError as err:
         attempts.run.logger.warning("%s: a worker that is killed will not stop the job: %s", attempts.run.title, err)
 

@@ -21,7 +21,7 @@ from typing import Any
 from rightcall.errors import BackendError
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import SagemakerSection
-from tasks.aws.s3 import aws_settings
+from tasks.aws.clients import aws_settings
 from tasks.costs.estimates import instance_of
 from tasks.machine.checkout import CHECKOUT
 

@@ -1,40 +1,17 @@
-"""The SageMaker and CloudWatch clients of a run, and their errors in the words of whoever has to fix them."""
+"""SageMaker's and CloudWatch's errors in the words of whoever has to fix them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 from rightcall.errors import BackendError, RightcallError
 from tasks.aws.errors import code_of, local_advice
-from tasks.aws.s3 import aws_settings
 from tasks.jobs.sagemaker.endings import refusal
 from tasks.runtime.retries import is_transient
 
-ATTEMPTS = 5  # of one call; whoever waits asks again anyway
-CONNECT_SECONDS, READ_SECONDS = 10, 60
 SETTINGS = "that the region exists (compute.sagemaker.region, AWS_REGION)"
-
-
-def client(service: str, region: str) -> Any:
-    """``service``: "sagemaker" or "logs"."""
-    return _client(os.getpid(), service, region, aws_settings())
-
-
-@lru_cache(maxsize=8)
-def _client(process: int, service: str, region: str, settings: tuple[tuple[str, str], ...]) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)},
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-    )
-    return boto3.session.Session(region_name=region).client(service, config=config)
 
 
 @contextmanager

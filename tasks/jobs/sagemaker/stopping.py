@@ -44,9 +44,10 @@ def stop_jobs(flow: Any, flow_run: Any, state: Any) -> None:
 
 def jobs_of(flow_run_id: str, region: str) -> list[str]:
     """Names of the jobs in progress that a flow run has created or waited for."""
-    from tasks.jobs.sagemaker.service import client, service_errors
+    from tasks.aws import clients
+    from tasks.jobs.sagemaker.service import service_errors
 
-    sagemaker = client("sagemaker", region)
+    sagemaker = clients.sagemaker(region)
     with service_errors(f"{PROJECT}-*", region):
         pages = sagemaker.get_paginator("list_training_jobs").paginate(NameContains=PROJECT, StatusEquals="InProgress")
         jobs = [job for page in pages for job in page["TrainingJobSummaries"]]

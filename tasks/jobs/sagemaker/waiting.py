@@ -15,10 +15,11 @@ from typing import Any
 from prefect.exceptions import TerminationSignal
 
 from rightcall.errors import BackendError
+from tasks.aws import clients
 from tasks.jobs.progress import Progress
 from tasks.jobs.sagemaker.endings import ENDED
 from tasks.jobs.sagemaker.logs import JobLog
-from tasks.jobs.sagemaker.service import client, not_found, passes, service_errors
+from tasks.jobs.sagemaker.service import not_found, passes, service_errors
 from tasks.runtime.cancellation import FlowRunWatch
 from tasks.runtime.stage import Logger
 
@@ -46,7 +47,7 @@ def describe(name: str, region: str) -> dict[str, Any] | None:
 
     with service_errors(name, region):
         try:
-            return dict(client("sagemaker", region).describe_training_job(TrainingJobName=name))
+            return dict(clients.sagemaker(region).describe_training_job(TrainingJobName=name))
         except ClientError as err:
             if not_found(err):
                 return None
@@ -183,7 +184,7 @@ def stop(name: str, region: str) -> None:
 
     with service_errors(name, region):
         try:
-            client("sagemaker", region).stop_training_job(TrainingJobName=name)
+            clients.sagemaker(region).stop_training_job(TrainingJobName=name)
         except ClientError as err:
             if err.response.get("Error", {}).get("Code") != "ValidationException":
                 raise

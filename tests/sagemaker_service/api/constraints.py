@@ -13,6 +13,7 @@ from typing import Any
 import botocore.session
 from botocore.model import OperationModel, ServiceModel, Shape
 from botocore.validate import ParamValidator
+
 from sagemaker_service.api.wire import ServiceError, invalid
 
 CLASSES = {r"\p{Alnum}": "A-Za-z0-9", r"\p{L}": "A-Za-zÀ-\uffff", r"\p{Z}": " \u00a0", r"\p{N}": "0-9"}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from botocore.exceptions import ClientError
+
 from sagemaker_service.api.faults import Faults
 from sagemaker_service.api.jobs import Job
 from sagemaker_service.api.wire import ServiceError, invalid

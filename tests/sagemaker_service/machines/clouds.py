@@ -16,8 +16,9 @@ import boto3
 from botocore.config import Config
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from s3_fixture import S3Server
-from sagemaker_service.api.ranges import reading_ranges
 from werkzeug.serving import make_server
+
+from sagemaker_service.api.ranges import reading_ranges
 
 ACCOUNT = "123456789012"
 ROLE_NAME = "rightcall-sagemaker"

@@ -15,11 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rightcall.job.parent_death import die_with_parent
 from sagemaker_service.api.jobs import Job
 from sagemaker_service.api.logs import LogStream
 from sagemaker_service.machines.storage import CheckpointSync
-
-from rightcall.job.parent_death import die_with_parent
 
 FAILURE_CHARACTERS = 1024
 IMAGE = Path(__file__).resolve().parents[3] / "training_image"  # what our image has in /opt/rightcall

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+
 from sagemaker_service.api.faults import ENDS, Faults
 from sagemaker_service.api.jobs import Job
 from sagemaker_service.api.logs import LogStream, stream_name

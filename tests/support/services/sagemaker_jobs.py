@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PROGRAMS
 from sagemaker_service import Service
 from stage_examples import small_recipe
 
@@ -24,7 +25,7 @@ from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 from tasks.store.opening import open_store
 
-PROGRAM = Path(__file__).with_name("killable_program.py")
+PROGRAM = PROGRAMS / "killable_program.py"
 logger = logging.getLogger("rightcall.test")
 
 

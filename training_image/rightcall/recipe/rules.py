@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rightcall.rows.vocabulary import REJECTED_KINDS
-
-if TYPE_CHECKING:
-    from rightcall.recipe.schema import Recipe
-    from rightcall.recipe.sections import ComputeSection, DpoSection, SftSection
 from rightcall.recipe.pins import SECRET_ARN, looks_secret
+from rightcall.recipe.sections import ComputeSection, DataSection, DpoSection, SftSection
+from rightcall.rows.vocabulary import REJECTED_KINDS
 
 # Fields of TRL's configs that rightcall sets itself: a value under `trl:` would break resume, metrics or the loss mask.
 SET_BY_RIGHTCALL = frozenset({
@@ -65,34 +62,34 @@ def suggestion(wrong: str, allowed: list[str]) -> str:
     return f"; allowed: {', '.join(sorted(allowed))}" if len(allowed) <= 40 else ""
 
 
-def contradictions(recipe: Recipe) -> list[Problem]:
+def contradictions(data: DataSection, sft: SftSection, dpo: DpoSection, compute: ComputeSection) -> list[Problem]:
     """Every pair of fields that cannot both be meant, and every name that TRL does not know."""
     return [
-        *_stages(recipe),
-        *_rejected_kinds(recipe),
-        *_training("sft", recipe.sft),
-        *_training("dpo", recipe.dpo),
-        *_trl("sft", "SFTConfig", recipe.sft),
-        *_trl("dpo", "DPOConfig", recipe.dpo),
-        *_preference_loss(recipe.dpo),
-        *_parallel(recipe),
-        *_compute(recipe.compute),
+        *_stages(data, sft, dpo),
+        *_rejected_kinds(data),
+        *_training("sft", sft),
+        *_training("dpo", dpo),
+        *_trl("sft", "SFTConfig", sft),
+        *_trl("dpo", "DPOConfig", dpo),
+        *_preference_loss(dpo),
+        *_parallel(sft, dpo, compute),
+        *_compute(compute),
     ]
 
 
-def _stages(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.sft.max_steps == 0 and recipe.dpo.max_steps != 0 and recipe.dpo.start_from == "sft":
+def _stages(data: DataSection, sft: SftSection, dpo: DpoSection) -> Iterator[Problem]:
+    if sft.max_steps == 0 and dpo.max_steps != 0 and dpo.start_from == "sft":
         yield Problem(
             ("dpo.start_from", "sft.max_steps"),
             "'sft', but sft.max_steps is 0: there is no SFT model; set dpo.start_from to base",
         )
-    for stage, rows, section in (("sft", "sft", recipe.sft), ("dpo", "preference", recipe.dpo)):
-        if section.max_steps != 0 and not getattr(recipe.data, rows):
+    for stage, rows, section in (("sft", "sft", sft), ("dpo", "preference", dpo)):
+        if section.max_steps != 0 and not getattr(data, rows):
             yield Problem(
                 (f"data.{rows}", f"{stage}.max_steps"),
                 f"no source, but {stage} would train: name one, or set {stage}.max_steps to 0",
             )
-        longest = recipe.data.max_prompt_tokens
+        longest = data.max_prompt_tokens
         if section.max_steps != 0 and longest is not None and longest >= section.max_length:
             yield Problem(
                 ("data.max_prompt_tokens", f"{stage}.max_length"),
@@ -100,8 +97,8 @@ def _stages(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
-def _rejected_kinds(recipe: Recipe) -> Iterator[Problem]:
-    for name in recipe.data.rejected_kinds or ():
+def _rejected_kinds(data: DataSection) -> Iterator[Problem]:
+    for name in data.rejected_kinds or ():
         if name not in REJECTED_KINDS:
             hint = suggestion(name, list(REJECTED_KINDS))
             yield Problem(("data.rejected_kinds",), f"{name!r} is no kind of rejected answer{hint}")
@@ -177,12 +174,12 @@ def _preference_loss(dpo: DpoSection) -> Iterator[Problem]:
         yield Problem(("dpo.loss_weights",), f"{list(dpo.loss_weights)!r}: with every weight 0 nothing is learnt")
 
 
-def _parallel(recipe: Recipe) -> Iterator[Problem]:
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section.method == "qlora" and recipe.compute.parallel in ("zero3", "fsdp2") and section.max_steps != 0:
+def _parallel(sft: SftSection, dpo: DpoSection, compute: ComputeSection) -> Iterator[Problem]:
+    for stage, section in (("sft", sft), ("dpo", dpo)):
+        if section.method == "qlora" and compute.parallel in ("zero3", "fsdp2") and section.max_steps != 0:
             yield Problem(
                 ("compute.parallel", f"{stage}.method"),
-                f"{recipe.compute.parallel} cannot share qlora's 4-bit weights; use ddp, zero1 or zero2, or method: lora",
+                f"{compute.parallel} cannot share qlora's 4-bit weights; use ddp, zero1 or zero2, or method: lora",
             )
 
 

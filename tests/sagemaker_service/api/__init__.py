@@ -1,0 +1,1 @@
+"""The SageMaker API: its operations, wire format, rules and faults."""
