@@ -32,7 +32,6 @@ from rightcall.job.launch import Launch
 from rightcall.job.parent_death import die_with_parent
 
 HERE = Path(__file__).resolve().parent
-STOPPED = 128 + signal.SIGTERM
 REAP_SECONDS = 0.1
 GRACE_SECONDS = 110  # SageMaker kills a container 120 seconds after SIGTERM
 
@@ -148,9 +147,9 @@ def main() -> int:
 def outcome(where: folders.Folders, status: int, asked_to_stop: bool, *, torchrun: bool) -> int:
     """The exit code, and the failure file where there must be one."""
     if status == 0:
-        return STOPPED if where.stop_flag.with_name(launch.STOPPED_FILE).exists() else 0
-    if asked_to_stop and status in (STOPPED, -signal.SIGKILL, -signal.SIGUSR1):
-        return STOPPED
+        return folders.STOPPED if where.stop_flag.with_name(launch.STOPPED_FILE).exists() else 0
+    if asked_to_stop and status in (folders.STOPPED, -signal.SIGKILL, -signal.SIGUSR1):
+        return folders.STOPPED
     if not where.failure.exists():
         write_failure(where, failures.collect(where) or explain(status, torchrun=torchrun))
     return 1

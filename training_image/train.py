@@ -20,16 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # this folder travels 
 
 from rightcall.job import failures, folders, launch
 from rightcall.job.parent_death import die_with_parent
+from rightcall.job.stage_table import STAGES
 
-STAGES = {
-    "base": "rightcall.training.base",
-    "sft": "rightcall.training.sft",
-    "dpo": "rightcall.training.dpo",
-    "score": "rightcall.evaluation.score",
-}
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "tokenizers", "numpy")
-RESUMABLE = ("sft", "dpo", "score")
-STOPPED = 143
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # the model is in a channel: nothing is ever downloaded here
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -48,7 +41,7 @@ def prepare_process(stage: str, threads: int | None) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // sharing))
     if "RANK" not in os.environ:  # one process trains on one GPU
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    if stage in RESUMABLE:
+    if STAGES[stage].resumes:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the stop flag is looked at after every step
 
 
@@ -73,11 +66,11 @@ def main() -> int:
     try:
         job = folders.load_job()
         prepare_process(job.stage, job.recipe.compute.threads)
-        importlib.import_module(STAGES[job.stage]).run(job)
+        importlib.import_module(STAGES[job.stage].module).run(job)
         if os.environ.get("RANK", "0") == "0":
             note_versions(job.output / "summary.json")
     except SystemExit as end:
-        if not one_of_many or end.code != STOPPED:
+        if not one_of_many or end.code != folders.STOPPED:
             raise
         where.stop_flag.with_name(launch.STOPPED_FILE).touch()
     except Exception as err:  # the one boundary where every error ends: as text in the failure file

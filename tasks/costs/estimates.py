@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rightcall.errors import BackendError, StoreError
+from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
 from tasks.costs.prices import price_of
 from tasks.costs.throughput import Work, duration
@@ -22,7 +23,6 @@ from tasks.store.manifests import ArtifactRef
 
 # Spot prices move; SageMaker's own "up to 90%" is never reached by GPUs that are wanted. Half is a guess on the safe side.
 SPOT_SAVING = 0.5
-KINDS = {"sft": "sft", "dpo": "preference", "score": "choice"}  # the snapshot's rows that a stage reads
 FIRST = ("base", "model")  # inputs through which a model leads back to the base model
 
 
@@ -39,24 +39,25 @@ class Estimate:
 
 
 def instance_of(stage: str, recipe: Recipe) -> tuple[str, int]:
-    """Instance type and how many a stage's job gets; scoring takes one.
+    """Instance type and how many a stage's job gets; a stage that shares no work takes one.
 
     Raises:
         BackendError: the recipe names none.
     """
     settings = recipe.compute.sagemaker
-    chosen = settings.score_instance_type or settings.instance_type if stage == "score" else settings.instance_type
+    shares_work = STAGES[stage].shares_work
+    chosen = settings.instance_type if shares_work else settings.score_instance_type or settings.instance_type
     if chosen is None:
         raise BackendError(
             f"compute.sagemaker.instance_type is None, so stage {stage!r} has nothing to run on; name one, "
             "for example --set compute.sagemaker.instance_type=ml.g5.2xlarge"
         )
-    return chosen, 1 if stage == "score" else settings.instance_count
+    return chosen, settings.instance_count if shares_work else 1
 
 
 def work_of(stage: str, store: Store, *, model: ArtifactRef, snapshot: ArtifactRef) -> Work:
     """Tokens of the rows that the stage reads and the size of the model, from manifests alone."""
-    rows, kind = store.manifest(snapshot)["result"], KINDS[stage]
+    rows, kind = store.manifest(snapshot)["result"], STAGES[stage].rows
     size = _base(store, model)
     return Work(rows.get(f"{kind}_tokens"), rows.get(f"{kind}_rows"), size.get("total_parameters"), size.get("layers"))
 

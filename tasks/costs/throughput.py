@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from rightcall.job.stage_table import STAGES, training_section
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import DpoSection, SftSection
 
@@ -116,9 +117,9 @@ def duration(stage: str, recipe: Recipe, work: Work, instance_type: str, hosts: 
     machine = hardware(instance_type)
     if machine is None or work.tokens is None or not work.rows or work.parameters is None:
         return None
-    if stage == "score":
+    if not STAGES[stage].shares_work:
         return _scoring(recipe, work, machine)
-    section = recipe.sft if stage == "sft" else recipe.dpo
+    section = training_section(stage, recipe)
     batch = section.per_device_train_batch_size * section.gradient_accumulation_steps
     processes = min(batch, machine.devices * hosts)
     tokens = trained_tokens(section, work)
@@ -181,9 +182,9 @@ def tokens_per_second(stage: str, recipe: Recipe, parameters: int, instance_type
     machine, work = hardware(instance_type), Work(parameters=parameters)
     if machine is None:
         return None
-    if stage == "score":
-        return machine.flops * (UTILISATION["score"] if machine.is_gpu else 1.0) / (2 * parameters)
-    section = recipe.sft if stage == "sft" else recipe.dpo
+    if not STAGES[stage].shares_work:
+        return machine.flops * (UTILISATION[stage] if machine.is_gpu else 1.0) / (2 * parameters)
+    section = training_section(stage, recipe)
     return machine.flops * (utilisation(stage, section) if machine.is_gpu else 1.0) / flops_per_token(section, work)
 
 

@@ -19,13 +19,14 @@ from typing import Any
 
 from rightcall.errors import BackendError, RightcallError, StoreError
 from rightcall.job.parent_death import die_with_parent
+from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
 from tasks.jobs.contract import JobResult, program_error
 from tasks.jobs.progress import Progress, Tail, last_lines
 from tasks.machine.checkout import CHECKOUT
 from tasks.machine.child_processes import end_group, end_marked
 from tasks.machine.full_disk import full_disk_message
-from tasks.results.files import MODEL_RESULT, expected_result, read_summary
+from tasks.results.files import read_summary
 from tasks.runtime.stage import StageRun
 
 ENTRY = CHECKOUT / "training_image" / "entry.py"
@@ -166,13 +167,13 @@ def _error_of(stage: str, code: int, root: Path, log: Path) -> RightcallError:
 
 
 def _collect(stage: str, root: Path, log: Path, folder: Path) -> None:
-    expected = expected_result(stage)
+    expected = STAGES[stage].leaves
     if not (root / expected).exists():
         raise BackendError(
             f"the training program of stage {stage!r} ended with exit code 0 but left no {expected!r} in "
             f"{str(root)!r}; this is a mistake of the program, the last lines of its log:\n{last_lines(log)}"
         )
-    if expected == MODEL_RESULT:
+    if STAGES[stage].makes_model:
         os.rename(root / "model", folder / "model")
     os.rename(root / "output" / "data", folder / "output")
     shutil.copyfile(log, folder / "job.log")

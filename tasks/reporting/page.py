@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from ruamel.yaml import YAML
 
+from rightcall.job.stage_table import STAGES
 from rightcall.measurement.metrics import confusion
 from rightcall.recipe.schema import Recipe
 from rightcall.rows.snapshots import read_snapshot
@@ -24,11 +25,6 @@ from tasks.store.manifests import ArtifactRef
 from tasks.tracking.redaction import redact
 
 TEMPLATE = Path(__file__).with_name("templates") / "report.html.jinja"
-SFT_PANELS = {"loss": ["loss"], "gradient norm": ["grad_norm"], "learning rate": ["learning_rate"]}
-DPO_PANELS = {
-    "loss": ["loss"], "margin": ["margin"], "accuracy on pairs": ["rewards_accuracy"],
-    "log-probability": ["chosen_logprob", "rejected_logprob"],
-}  # fmt: skip
 WORST_REASONS = 10
 
 
@@ -103,16 +99,15 @@ def _pictures(scores: Mapping[str, Scores], names: Mapping[str, str], rule: Mapp
 def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Curves, numbers and warnings of every model that was trained; a skipped stage's ref is its input's."""
     found = []
-    for label, ref in models.items():
-        if not ref.uri.startswith(f"{label}/") or label not in ("sft", "dpo"):
+    for place, (label, ref) in enumerate(models.items()):
+        if not ref.uri.startswith(f"{label}/") or not STAGES[label].curves:
             continue
         folder = store.path(ref, (METRICS, SUMMARY))
         lines, summary = read_lines(folder / METRICS), read_summary(folder)
-        panels, colour = (SFT_PANELS, plots.COLOURS[1]) if label == "sft" else (DPO_PANELS, plots.COLOURS[2])
         found.append(
             {
                 "name": names.get(label, label),
-                "picture": _picture(plots.curves(lines, panels, colour)),
+                "picture": _picture(plots.curves(lines, STAGES[label].curves, plots.COLOURS[place])),
                 "numbers": numbers_of(summary),
                 "warnings": list(dict.fromkeys(summary.get("warnings", []))),
             }

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
+from rightcall.job.stage_table import STAGES
 from rightcall.measurement.gate import Verdict
 from rightcall.measurement.intervals import Metric
 from rightcall.recipe.schema import Recipe
@@ -38,7 +40,6 @@ SHOWN_METRICS = (
     "acc_norm", "acc", "macro_f1", "macro_f1_3", "recall_tool_call", "recall_request_for_info", "recall_cannot_answer",
     "tool_hallucination", "gen_valid_call", "gen_right_tool", "gen_right_arguments", "gen_right_behaviour",
 )  # fmt: skip
-CURVES = {"sft": ("loss", "grad_norm"), "dpo": ("loss", "rewards_accuracy", "margin")}
 Row = Mapping[str, Any]
 
 
@@ -110,7 +111,10 @@ def show_training(stage: str, ref: ArtifactRef) -> None:
     )
     if len(lines) > 1:
         _show_image(
-            f"{stage}-curves", _curves(lines, CURVES[stage]), folder / "output", f"{stage.upper()} by optimiser step"
+            f"{stage}-curves",
+            _curves(lines, chain(*STAGES[stage].curves.values())),
+            folder / "output",
+            f"{stage.upper()} by optimiser step",
         )
 
 

@@ -59,24 +59,13 @@ def numbers_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-RESULTS = {"score": "output/data/items.jsonl"}  # what a finished job must have left; any other stage a model
-MODEL_RESULT = "model/config.json"
-
-
-def expected_result(stage: str) -> str:
-    """The file, below the job's root, without which it has not done its work."""
-    return RESULTS.get(stage, MODEL_RESULT)
-
-
 VERDICT = "verdict.json"
-
-
-def read_verdict(store: Store, ref: ArtifactRef) -> Verdict:
-    return Verdict.model_validate_json((store.path(ref) / VERDICT).read_text(encoding="utf-8"))
-
-
 REPORT = "report.html"
 
 
 def report_path(store: Store, ref: ArtifactRef) -> Path:
     return store.path(ref) / REPORT
+
+
+def read_verdict(store: Store, ref: ArtifactRef) -> Verdict:
+    return Verdict.model_validate_json((store.path(ref) / VERDICT).read_text(encoding="utf-8"))

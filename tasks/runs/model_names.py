@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 from rightcall.errors import StoreError
+from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
 from tasks.stages.training import prepare_base
 from tasks.store.manifests import ArtifactRef
 from tasks.store.opening import open_store
 from tasks.tracking.registry import find_registered
 
-NEWEST = ("base", "sft", "dpo")
+NEWEST = tuple(name for name, facts in STAGES.items() if facts.makes_model)
 SCHEMES = ("hf:", "pypi:", "s3:")
 
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
 from tasks.jobs import local
 from tasks.jobs.contract import Input, JobResult
 from tasks.runtime.stage import StageRun
-
-HERE_ALWAYS = ("base",)  # it reads the model's source, which lies, or is fetched, on this machine
 
 __all__ = ["Input", "JobResult", "run_job"]
 
@@ -28,7 +27,7 @@ def run_job(
     Raises:
         RightcallError: the program's own error, or why there is no result and what to do.
     """
-    if recipe.compute.backend == "sagemaker" and stage not in HERE_ALWAYS:
+    if recipe.compute.backend == "sagemaker" and not STAGES[stage].on_this_machine:
         from tasks.jobs.sagemaker import backend  # boto3: 0.3 s that a local run does not need
 
         return backend.run_job(stage, recipe, channels, run, on_metrics)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rightcall.errors import BackendError
+from rightcall.job.stage_table import STAGES
 from tasks.aws import clients, errors, s3
-from tasks.results.files import MODEL_RESULT, expected_result
 from tasks.runtime.stage import StageRun
 
 READ_BYTES = 2**20
@@ -33,12 +33,12 @@ def collect(stage: str, description: Mapping[str, Any], run: StageRun, log: Path
     output = f"{description['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output"
     for folder in (run.folder / "model", run.folder / "output"):
         shutil.rmtree(folder, ignore_errors=True)
-    if expected_result(stage) == MODEL_RESULT:
+    if STAGES[stage].makes_model:
         model = description.get("ModelArtifacts", {}).get("S3ModelArtifacts") or f"{output}/model.tar.gz"
         _fetch(str(model), run.folder / "model", run)
     _fetch(f"{output}/output.tar.gz", run.folder / "output", run)
     _lift(run.folder / "output")
-    expected = expected_result(stage).replace("output/data/", "output/")
+    expected = STAGES[stage].leaves.replace("output/data/", "output/")
     if not (run.folder / expected).exists():
         raise LostResult(
             f"job {name!r} is Completed but its archives hold no {expected!r}; this is a mistake of the program, its log: {log}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rightcall.errors import BackendError
+from rightcall.job.stage_table import STAGES, training_section
 from rightcall.recipe.schema import Recipe
 from tasks.aws import clients, errors, s3, transfers
 from tasks.costs import estimates
@@ -119,10 +120,9 @@ def require_gpu(stage: str, recipe: Recipe) -> None:
     BackendError: the recipe needs a GPU and the instance type has none; better said before an hour of waiting.
     """
     instance_type, _ = estimates.instance_of(stage, recipe)
-    if is_gpu_instance(instance_type) or stage == "score":
+    if is_gpu_instance(instance_type) or not STAGES[stage].shares_work:
         return
-    section = {"sft": recipe.sft, "dpo": recipe.dpo}.get(stage)
-    reasons = [f"{stage}.method qlora"] if section is not None and section.method == "qlora" else []
+    reasons = [f"{stage}.method qlora"] if training_section(stage, recipe).method == "qlora" else []
     reasons += [f"compute.parallel {recipe.compute.parallel}"] if recipe.compute.parallel.startswith("zero") else []
     if reasons:
         raise BackendError(

@@ -32,7 +32,7 @@ from rightcall.evaluation.generation import answer_rows, sample
 from rightcall.evaluation.multiple_choice import Item, Plan, Scored, score_choices
 from rightcall.evaluation.questions import read_questions
 from rightcall.job import metrics_log
-from rightcall.job.folders import Job
+from rightcall.job.folders import STOPPED, Job
 from rightcall.job.partial_results import Finished
 from rightcall.likelihood.scorer import Scorer
 from rightcall.measurement import baseline, metrics
@@ -46,7 +46,6 @@ __all__ = ["run", "score_choices", "summarise"]
 logger = logging.getLogger(__name__)
 
 FLOAT32_SHARE = 0.6  # of the GPU's free memory that float32 weights may take
-STOPPED = 143
 
 
 def run(job: Job) -> None:

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rightcall.errors import BackendError, RecipeError
+from rightcall.job.stage_table import STAGES
 
 if TYPE_CHECKING:
     from rightcall.recipe.schema import Recipe
 
 DEFAULT_ROOT = "/opt/ml"
-STAGES = ("base", "sft", "dpo", "score")
+STOPPED = 143  # 128 + SIGTERM: exit status of a job that was stopped on request, after a checkpoint
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def load_job() -> Job:
 
     where = folders()
     description = _read_json(where.channel("job") / "job.json")
-    stage = description.get("stage")
+    stage = str(description.get("stage"))
     if stage not in STAGES:
         raise BackendError(f"job.json names the stage {stage!r}; it must be one of {', '.join(STAGES)}")
     try:

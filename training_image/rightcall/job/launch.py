@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from rightcall.errors import BackendError
+from rightcall.job.stage_table import STAGES
 
-TRAINING = ("sft", "dpo")  # the stages that more than one process can share
 STOPPED_FILE = "STOPPED"  # beside the stop flag: the processes of this host ended after a checkpoint, on request
 PORTS = range(20000, 29000)  # below the ports that Linux gives to outgoing connections
 MEETING_SECONDS = 1800  # hosts of one job may start minutes apart
@@ -47,7 +47,8 @@ def plan(
     """
     hosts, this = sorted_hosts(resources)
     alone = Launch([sys.executable, "-u", str(program)])
-    if job.get("stage") not in TRAINING:
+    facts = STAGES.get(str(job.get("stage")))
+    if facts is None or not facts.shares_work:
         return alone if this == hosts[0] else None
     compute = dict(dict(job.get("recipe") or {}).get("compute") or {})
     processes = processes_per_host(compute.get("processes"), gpus)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PrinterCallback
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.job import metrics_log
-from rightcall.job.folders import Job
+from rightcall.job.folders import STOPPED, Job
 from rightcall.likelihood.answer_head import install
 from rightcall.parallel import full_state, global_batch, processes
 from rightcall.parallel.processes import memory_bytes
@@ -24,7 +24,6 @@ from rightcall.training.health import Health
 
 log = logging.getLogger(__name__)
 
-STOPPED = 143  # 128 + SIGTERM: a checkpoint is written, the model is not
 PASSED_ON = ("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "seed",
              "max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay",
              "max_grad_norm")  # fmt: skip

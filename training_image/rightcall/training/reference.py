@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rightcall.job.folders import STOPPED
 from rightcall.likelihood.scorer import Scorer
 from rightcall.parallel import processes
 
@@ -56,7 +57,7 @@ def add_reference(
             values = _of_one(mine[0][1], scorer, low_precision) if mine else (0.0, 0.0)
             found = processes.gathered([float(stop), *values])
             if any(stop for stop, *_ in found):
-                raise SystemExit(143)
+                raise SystemExit(STOPPED)
             for (digest, _), (_, chosen, rejected) in zip(group, found, strict=False):
                 known[digest] = (chosen, rejected)
                 if file:

@@ -1,0 +1,71 @@
+"""What each stage of the training program is, in one place: a new stage is a row here, its module, its section, its task.
+
+It imports nothing heavy, so that entry.py and the orchestrator read it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rightcall.rows.vocabulary import RowKind
+
+if TYPE_CHECKING:
+    from rightcall.recipe.schema import Recipe
+    from rightcall.recipe.sections import DpoSection, SftSection
+
+MODEL = "model/config.json"
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    name: str
+    module: str  # has run(job)
+    section: str | None = None  # field of the Recipe that it is configured by
+    rows: RowKind | None = None  # rows of the snapshot that it reads
+    shares_work: bool = False  # several processes and hosts may share it; it trains
+    resumes: bool = False  # goes on from what an earlier attempt left in checkpoints/
+    on_this_machine: bool = False  # on every backend: it reads a source that lies, or is fetched, here
+    leaves: str = MODEL  # file below the job's root without which the job has not done its work
+    curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for people: title → fields of metrics.jsonl
+
+    @property
+    def makes_model(self) -> bool:
+        return self.leaves == MODEL
+
+
+STAGES: Mapping[str, StageFacts] = {
+    facts.name: facts
+    for facts in (
+        StageFacts("base", "rightcall.training.base", on_this_machine=True),
+        StageFacts(
+            "sft", "rightcall.training.sft", "sft", "sft", shares_work=True, resumes=True,
+            curves={"loss": ("loss",), "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",)},
+        ),
+        StageFacts(
+            "dpo", "rightcall.training.dpo", "dpo", "preference", shares_work=True, resumes=True,
+            curves={
+                "loss": ("loss",), "margin": ("margin",), "accuracy on pairs": ("rewards_accuracy",),
+                "log-probability": ("chosen_logprob", "rejected_logprob"),
+            },
+        ),
+        StageFacts(
+            "score", "rightcall.evaluation.score", "evaluation", "choice", resumes=True,
+            leaves="output/data/items.jsonl",
+        ),
+    )
+}  # fmt: skip
+
+
+def training_section(stage: str, recipe: Recipe) -> SftSection | DpoSection:
+    """The section of a stage that trains.
+
+    Raises:
+        KeyError: there is no such stage, or it does not train.
+    """
+    facts = STAGES[stage]
+    if not facts.shares_work:
+        raise KeyError(f"stage {stage!r} does not train")
+    section: SftSection | DpoSection = getattr(recipe, str(facts.section))
+    return section
