@@ -15,19 +15,65 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "training_image" / "rightcall"
-ROOMS = ("flows", "tasks", "data_checks", "rightcall")  # each may import those to its right
+ARROW = ("flows", "tasks", "data_checks", "rightcall")  # each may import those to its right
 TORCH = {"torch", "trl", "transformers", "peft", "accelerate", "deepspeed", "bitsandbytes"}
 TOUCHES_THE_WORLD = {"boto3", "botocore", "sagemaker", "mlflow"}
-# Orchestrator-side modules of the library: a check or a flow imports them, so none may pull torch in.
-LIGHT = ("errors", "recipe", "recipe_loading", "recipe_rules", "recipe_yaml", "rows", "when2call", "bfcl", "chat",
-         "toolcalls", "metrics", "baseline", "gate")  # fmt: skip
+MOST_FILES = 12  # in a room, without __init__.py
+# Every room, from the ground up, and the rooms that it may import; "machine" of tasks/ stands for tasks/machine.
+ROOMS = {
+    "tasks/machine": "",
+    "tasks/aws": "machine",
+    "tasks/store": "aws machine",
+    "tasks/runtime": "store machine",
+    "tasks/results": "store",
+    "tasks/costs": "store machine",
+    "tasks/data": "aws machine",
+    "tasks/jobs": "results runtime costs aws machine store",
+    "tasks/jobs/sagemaker": "jobs results runtime costs aws machine store",
+    "tasks/tracking": "results runtime costs store machine",
+    "tasks/serving": "tracking costs aws machine store",
+    "tasks/reporting": "tracking results costs store machine",
+    "tasks/operations": "tracking jobs data costs results runtime store aws machine",
+    "tasks/stages": "reporting tracking jobs jobs/sagemaker data results runtime store",
+    "tasks/runs": "stages reporting tracking jobs data costs results runtime store aws machine",
+    "rightcall/likelihood": "",
+    "rightcall/rows": "",
+    "rightcall/chat": "",
+    "rightcall/recipe": "rows",
+    "rightcall/bfcl": "rows",
+    "rightcall/toolcalls": "rows",
+    "rightcall/job": "recipe rows",
+    "rightcall/measurement": "rows recipe",
+    "rightcall/parallel": "likelihood recipe",
+    "rightcall/training": "parallel likelihood chat rows recipe job",
+    "rightcall/evaluation": "likelihood parallel chat toolcalls measurement rows recipe job",
+    "data_checks": "",
+    "flows": "",
+}
+NEEDS_TORCH = {"rightcall/likelihood", "rightcall/parallel", "rightcall/training", "rightcall/evaluation"}
+OUTSIDE_OF_ROOMS = {"rightcall/errors.py"}
 # Served by MLflow in a process of its own, never imported by a flow: the one module of tasks/ that may load torch.
-SERVED = ROOT / "tasks" / "served_model.py"
+SERVED = ROOT / "tasks" / "serving" / "served_model.py"
 
 
-def room(name: str) -> list[Path]:
-    folder = LIBRARY if name == "rightcall" else ROOT / name
-    return sorted(folder.rglob("*.py"))
+def folder(name: str) -> Path:
+    return LIBRARY.parent / name if name.startswith("rightcall") else ROOT / name
+
+
+def place(path: Path) -> str:
+    """ "tasks/store/leases.py", "rightcall/chat/template.py"."""
+    return path.relative_to(LIBRARY.parent if LIBRARY in path.parents else ROOT).as_posix()
+
+
+def files(name: str) -> list[Path]:
+    """All Python files of one side of the arrow."""
+    found = sorted(folder(name).rglob("*.py"))
+    assert found, name
+    return found
+
+
+EVERY_FILE = [path for name in ARROW for path in files(name)]
+MODULES = {place(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in EVERY_FILE}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -40,14 +86,78 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def ours(path: Path) -> set[Path]:
+    """The files of ours that a file imports; a package is named by every import of what lies in it and says nothing."""
+    found = {MODULES[name] for name in imported(path) if name in MODULES}
+    return {other for other in found - {path} if other.name != "__init__.py"}
+
+
 def packages(path: Path) -> set[str]:
     return {module.split(".")[0] for module in imported(path)}
 
 
-@pytest.mark.parametrize("name", ROOMS)
+def room_of(path: Path) -> str:
+    return Path(place(path)).parent.as_posix()
+
+
+def test_every_file_lies_in_a_room() -> None:
+    assert [place(path) for path in EVERY_FILE if path.name != "__init__.py" and room_of(path) not in ROOMS] == [
+        *sorted(OUTSIDE_OF_ROOMS)
+    ]
+    assert [name for name in ROOMS if not list(folder(name).glob("*.py"))] == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_its_row_names(room: str) -> None:
+    side = room.split("/", maxsplit=1)[0]
+    allowed = {room, *(f"{side}/{name}" for name in ROOMS[room].split())}
+    found = [path for path in folder(room).glob("*.py") if path.name != "__init__.py"]
+    assert found
+    wrong = {
+        place(path): sorted(place(other) for other in others)
+        for path in found
+        if (
+            others := {o for o in ours(path) if place(o).split("/")[0] == side and room_of(o) in ROOMS.keys() - allowed}
+        )
+    }
+    assert not wrong
+
+
+def test_no_room_has_more_files_than_one_takes_in_at_a_look() -> None:
+    rooms = {path.parent for path in EVERY_FILE} | {path.parent for path in (ROOT / "tests").rglob("*.py")}
+    counts = {room: len([path for path in room.glob("*.py") if path.name != "__init__.py"]) for room in rooms}
+    assert {str(room.relative_to(ROOT)): count for room, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_the_init_of_a_room_is_one_docstring() -> None:
+    """A re-export would pull a whole room into the key of every stage that imports one file of it."""
+    rooms = [folder(name) / "__init__.py" for name in ROOMS if "/" in name]
+    assert rooms
+    for path in rooms:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert len(tree.body) == 1, path
+        assert ast.get_docstring(tree), path
+
+
+def test_no_file_imports_in_a_circle() -> None:
+    """Also under TYPE_CHECKING and inside functions."""
+    done: set[Path] = set()
+
+    def follow(path: Path, above: tuple[Path, ...]) -> None:
+        assert path not in above, [place(each) for each in (*above[above.index(path) :], path)]
+        if path not in done:
+            for other in ours(path):
+                follow(other, (*above, path))
+            done.add(path)
+
+    for path in EVERY_FILE:
+        follow(path, ())
+
+
+@pytest.mark.parametrize("name", ARROW)
 def test_imports_point_one_way(name: str) -> None:
-    to_the_left = set(ROOMS[: ROOMS.index(name)])
-    wrong = {str(path.relative_to(ROOT)): found for path in room(name) if (found := packages(path) & to_the_left)}
+    to_the_left = set(ARROW[: ARROW.index(name)])
+    wrong = {place(path): found for path in files(name) if (found := packages(path) & to_the_left)}
     assert not wrong
 
 
@@ -58,48 +168,57 @@ def test_imports_point_one_way(name: str) -> None:
         ("data_checks", {"prefect"} | TOUCHES_THE_WORLD | TORCH),
         ("tasks", TORCH),
         ("flows", TOUCHES_THE_WORLD | TORCH),
+        *((room, TORCH) for room in ROOMS if room.startswith("rightcall/") and room not in NEEDS_TORCH),
     ],
 )
 def test_a_room_does_not_import_what_belongs_to_another(name: str, forbidden: set[str]) -> None:
-    wrong = {
-        str(path.relative_to(ROOT)): found
-        for path in room(name)
-        if path != SERVED and (found := packages(path) & forbidden)
-    }
+    wrong = {place(path): found for path in files(name) if path != SERVED and (found := packages(path) & forbidden)}
     assert not wrong
 
 
+def test_only_the_room_of_data_imports_the_checks() -> None:
+    importers = {room_of(path) for path in files("tasks") if "data_checks" in packages(path)}
+    assert importers == {"tasks/data"}
+
+
+def test_training_and_evaluation_know_nothing_of_each_other() -> None:
+    assert "evaluation" not in ROOMS["rightcall/training"].split()
+    assert "training" not in ROOMS["rightcall/evaluation"].split()
+
+
 def test_no_relative_imports_hide_from_these_tests() -> None:
-    for name in ROOMS:
-        for path in room(name):
-            levels = [node.level for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-            assert not any(levels), path
+    for path in EVERY_FILE:
+        levels = [node.level for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        assert not any(levels), path
 
 
-def test_light_modules_of_the_library_load_without_torch() -> None:
-    names = [name for name in LIGHT if (LIBRARY / f"{name}.py").exists()]
-    code = f"import sys\nfor name in {names!r}: __import__('rightcall.' + name)\n"
-    code += f"print(sorted({TORCH!r} & set(sys.modules)))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "training_image")}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "[]"
+def loaded_torch(modules: list[str]) -> str:
+    """What of torch and its kind a process has loaded after importing the modules."""
+    assert modules
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nprint(sorted({TORCH!r} & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "training_image")])}
+    return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).splitlines()[-1]
+
+
+def test_light_rooms_of_the_library_load_without_torch() -> None:
+    light = [room for room in ROOMS if room.startswith("rightcall/") and room not in NEEDS_TORCH]
+    modules = [name for name, path in MODULES.items() if room_of(path) in light]
+    assert len(modules) > len(light)
+    assert loaded_torch(sorted(modules)) == "[]"
 
 
 def test_every_flow_loads_without_torch() -> None:
-    names = [path.stem for path in room("flows") if path.stem != "__init__"]
-    code = (
-        f"import sys\nfor name in {names!r}: __import__(f'flows.{{name}}')\nprint(sorted({TORCH!r} & set(sys.modules)))"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "training_image")])}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).splitlines()[-1] == "[]"
+    assert loaded_torch([f"flows.{path.stem}" for path in files("flows") if path.stem != "__init__"]) == "[]"
 
 
 def test_recipes_are_never_imported() -> None:
+    assert list((ROOT / "recipes").rglob("*.yaml"))
     assert not list((ROOT / "recipes").rglob("*.py"))
 
 
 def test_no_flow_file_shadows_a_library() -> None:
     """Prefect puts flows/ on sys.path: a flows/mlflow.py would be imported for the real one."""
-    ours = {path.stem for path in room("flows")} - {"__init__"}
+    named = {path.stem for path in files("flows")} - {"__init__"}
     search = [
         entry
         for entry in sys.path
@@ -107,15 +226,22 @@ def test_no_flow_file_shadows_a_library() -> None:
     ]
     shadowed = {
         name
-        for name in ours
+        for name in named
         if importlib.machinery.PathFinder.find_spec(name, search) or name in sys.stdlib_module_names
     }
     assert not shadowed
 
 
+def test_no_room_of_the_tests_shadows_a_library() -> None:
+    """tests/ is on sys.path: a tests/mlflow/__init__.py would be imported for the real one."""
+    rooms = [path for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert rooms
+    assert [path.name for path in rooms if (path / "__init__.py").exists()] == ["sagemaker_service"]
+
+
 def test_no_file_has_a_name_that_says_nothing() -> None:
     empty = {"utils", "helpers", "common", "misc"}
-    assert not [path for name in ROOMS for path in room(name) if path.stem in empty]
+    assert not [path for path in EVERY_FILE if path.stem in empty]
 
 
 def test_the_training_image_runs_alone_and_ends_a_broken_job_with_a_clean_failure(tmp_path: Path) -> None:
@@ -125,7 +251,8 @@ def test_the_training_image_runs_alone_and_ends_a_broken_job_with_a_clean_failur
     environment = {
         name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("SM_")
     }
-    modules = sorted(f"rightcall.{path.stem}" for path in (alone / "rightcall").glob("*.py") if path.stem != "__init__")
+    modules = sorted(name for name in MODULES if name.startswith("rightcall."))
+    assert len(modules) > MOST_FILES
     code = f"import sys; sys.path.insert(0, {str(alone)!r})\nfor name in {modules!r}: __import__(name)\n"
     code += "import rightcall\nprint(rightcall.__file__)"
     imports = subprocess.run(
