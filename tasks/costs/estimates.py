@@ -95,14 +95,14 @@ def require_affordable(recipe: Recipe, estimates: Mapping[str, Estimate]) -> Non
         )
     total = sum(estimate.usd or 0.0 for estimate in due.values())
     if total > limit:
-        parts = "\n".join(f"  {describe(label, estimate)}" for label, estimate in due.items())
+        parts = "\n".join(f"  {estimate_line(label, estimate)}" for label, estimate in due.items())
         raise BackendError(
             f"the estimate of {total:,.2f} USD is above compute.max_cost_usd {limit:g}; nothing was started. Raise the "
             f"limit, or choose a cheaper instance type, spot, fewer epochs or fewer rows:\n{parts}"
         )
 
 
-def describe(label: str, estimate: Estimate) -> str:
+def estimate_line(label: str, estimate: Estimate) -> str:
     """One line for the log."""
     if estimate.cached:
         return f"{label}: in the store already, costs nothing"

@@ -91,7 +91,7 @@ class Progress:
 
     def _tell(self) -> None:
         if self._last_step > self._told_step:
-            self.logger.info("%s %s", self.title, describe(self._latest))
+            self.logger.info("%s %s", self.title, progress_line(self._latest))
             self._tell_artifact()
         elif self._untold:
             more = f" (and {len(self._untold) - 1} more lines in its log)" if len(self._untold) > 1 else ""
@@ -106,7 +106,7 @@ class Progress:
             return
         total = self._latest.get("total_steps") or self._last_step
         percent = min(100.0, 100.0 * self._last_step / max(total, 1))
-        description = f"**{self.title}** {describe(self._latest)}"
+        description = f"**{self.title}** {progress_line(self._latest)}"
         try:
             if self._artifact is None:
                 key = re.sub(r"[^a-z0-9]+", "-", f"progress-{self.title}".lower()).strip("-")
@@ -120,7 +120,7 @@ class Progress:
             self.logger.warning("%s: no more progress artifact, Prefect's server does not answer: %s", self.title, err)
 
 
-def describe(metrics: dict[str, Any]) -> str:
+def progress_line(metrics: dict[str, Any]) -> str:
     """ "step 12/40, loss 2.310, 236 tokens/s, 3.2 min left"; what is missing is left out."""
     parts = [f"step {metrics.get('step')}/{metrics.get('total_steps', '?')}"]
     for name, text in (("loss", "loss {:.4f}"), ("rewards_accuracy", "pairs right {:.2f}"), ("margin", "margin {:.3f}"),

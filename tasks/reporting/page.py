@@ -18,7 +18,7 @@ from rightcall.rows.snapshots import read_snapshot
 from tasks.costs.bills import read_bills, total
 from tasks.machine.checkout import git_commit
 from tasks.reporting import page_data, plots
-from tasks.results.files import METRICS, SUMMARY, numbers_of, read_lines, read_summary, read_verdict
+from tasks.results.files import METRICS, SUMMARY, numbers_of, read_json_lines, read_summary, read_verdict
 from tasks.results.scores import Scores, read_scores
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -103,7 +103,7 @@ def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[st
         if not ref.uri.startswith(f"{label}/") or not STAGES[label].curves:
             continue
         folder = store.path(ref, (METRICS, SUMMARY))
-        lines, summary = read_lines(folder / METRICS), read_summary(folder)
+        lines, summary = read_json_lines(folder / METRICS), read_summary(folder)
         found.append(
             {
                 "name": names.get(label, label),

@@ -29,7 +29,7 @@ from rightcall.measurement.gate import Verdict
 from rightcall.measurement.intervals import Metric
 from rightcall.recipe.schema import Recipe
 from tasks.costs.estimates import Estimate, clock
-from tasks.results.files import METRICS, SUMMARY, numbers_of, read_lines, read_summary, read_verdict, report_path
+from tasks.results.files import METRICS, SUMMARY, numbers_of, read_json_lines, read_summary, read_verdict, report_path
 from tasks.results.scores import read_scores
 from tasks.store.manifests import ArtifactRef
 from tasks.store.opening import open_store
@@ -100,9 +100,9 @@ def show_estimate(estimates: Mapping[str, Estimate], summary: str) -> None:
 def show_training(stage: str, ref: ArtifactRef) -> None:
     """Steps, tokens, speed, memory and warnings of SFT or DPO, and its curves."""
     folder = open_store().path(ref, (METRICS, SUMMARY))
-    summary, lines = read_summary(folder), read_lines(folder / METRICS)
+    summary, lines = read_summary(folder), read_json_lines(folder / METRICS)
     warnings = [f"\n> **Warning** {text}" for text in summary.get("warnings", [])]
-    numbers = [{"": name.replace("_", " "), stage: _plain(value)} for name, value in numbers_of(summary).items()]
+    numbers = [{"": name.replace("_", " "), stage: _as_text(value)} for name, value in numbers_of(summary).items()]
     _show(
         create_markdown_artifact,
         key=f"{stage}-summary",
@@ -202,7 +202,7 @@ def _text(rows: Sequence[Row]) -> str:
     )
 
 
-def _plain(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -27,10 +27,10 @@ def read_items(folder: Path) -> list[dict[str, Any]]:
     path = folder / ITEMS
     if not path.is_file():
         raise ScoringError(f"{str(folder)!r} has no per-item scores {ITEMS!r}; pass a ref that flows.score made")
-    return read_lines(path)
+    return read_json_lines(path)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """A .jsonl file; no file = no lines.
 
     Raises:

@@ -9,7 +9,7 @@ from rightcall.measurement.generations import compare_generations, summarise_gen
 from rightcall.measurement.intervals import Difference, Metric
 from rightcall.measurement.metrics import paired, summarise
 from rightcall.recipe.sections import EvaluationSection
-from tasks.results.files import GENERATIONS, read_items, read_lines
+from tasks.results.files import GENERATIONS, read_items, read_json_lines
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
@@ -28,7 +28,7 @@ def read_scores(store: Store, ref: ArtifactRef, evaluation: EvaluationSection) -
     ScoringError: the ref holds no per-item scores.
     """
     folder = store.path(ref)
-    items, generations = read_items(folder), read_lines(folder / GENERATIONS)
+    items, generations = read_items(folder), read_json_lines(folder / GENERATIONS)
     settings = {"confidence": evaluation.confidence, "bootstrap_samples": evaluation.bootstrap_samples}
     metrics = summarise(items, **settings, seed=evaluation.seed)  # type: ignore[arg-type]
     metrics |= summarise_generations(generations, confidence=evaluation.confidence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rightcall.recipe.schema import Recipe
-from tasks.costs.estimates import Estimate, clock, describe, estimate_job, instance_of, require_affordable, work_of
+from tasks.costs.estimates import Estimate, clock, estimate_job, estimate_line, instance_of, require_affordable, work_of
 from tasks.machine.run_logger import run_logger
 from tasks.reporting.prefect_artifacts import show_estimate
 from tasks.runtime.stage import Stage
@@ -28,7 +28,7 @@ def check_costs(recipe: Recipe, *, base: ArtifactRef, snapshot: ArtifactRef) -> 
     estimates = estimate_run(recipe, open_store(), base=base, snapshot=snapshot)
     logger = run_logger("rightcall.costs")
     for label, estimate in estimates.items():
-        logger.info("%s", describe(label, estimate))
+        logger.info("%s", estimate_line(label, estimate))
     sums = summary(estimates)
     logger.info("%s", sums)
     show_estimate(estimates, sums)

@@ -68,7 +68,7 @@ def run_name(name: str, key: str, label: str | None = None) -> str:
 
 
 @dataclass(frozen=True)
-class Call:
+class StageCall:
     """One call of a stage, with everything that its key is made of, digested once."""
 
     recipe: Recipe
@@ -113,7 +113,7 @@ class Stage:
         object.__setattr__(self, "__doc__", self.fn.__doc__)
         object.__setattr__(self, "__name__", self.fn.__name__)
 
-        def execute(call: Call) -> ArtifactRef:
+        def execute(call: StageCall) -> ArtifactRef:
             ran = _ran.get()
             if ran is not None:
                 ran.append(self.name)
@@ -152,7 +152,7 @@ class Stage:
         manifest = call.store.manifest(ref)
         note_versions(self.name, recipe, manifest)
         if not ran:
-            _logger().info("%s cached: %s", call.title, describe(manifest))
+            _logger().info("%s cached: %s", call.title, summary_line(manifest))
         return ref
 
     def run(
@@ -179,7 +179,7 @@ class Stage:
         """The name of the result: equal for equal work, wherever and whenever it is done."""
         return self._call(recipe, refs, store or open_store()).key
 
-    def _call(self, recipe: Recipe, refs: Mapping[str, Any], store: Store, label: str | None = None) -> Call:
+    def _call(self, recipe: Recipe, refs: Mapping[str, Any], store: Store, label: str | None = None) -> StageCall:
         ingredients = {
             "version": self.version,
             "slice": self.slice(recipe),
@@ -189,9 +189,9 @@ class Stage:
             },
             "modules": module_digest(self.modules),
         }
-        return Call(recipe, dict(refs), label, store, self.name, ingredients)
+        return StageCall(recipe, dict(refs), label, store, self.name, ingredients)
 
-    def _stored_manifest(self, call: Call) -> Mapping[str, Any] | None:
+    def _stored_manifest(self, call: StageCall) -> Mapping[str, Any] | None:
         stored = call.store.find(self.name, call.key)
         return None if stored is None else call.store.manifest(stored)
 
@@ -201,7 +201,7 @@ class Stage:
             _logger().info("%s skipped, as the recipe says; its input %s goes on", self.name, instead.uri)
         return instead
 
-    def _task_for(self, call: Call) -> Task[..., ArtifactRef]:
+    def _task_for(self, call: StageCall) -> Task[..., ArtifactRef]:
         # Prefect alone would give a recorded ref whose files are gone or were made anew: that does not count.
         recorded, found = call.store.recorded_digest(call.cache_key), call.store.find(self.name, call.key)
         dangling = recorded is not None and (found is None or found.digest != recorded)
@@ -212,14 +212,14 @@ class Stage:
             refresh_cache=True if dangling or call.fresh else NotSet,
         )
 
-    def _execute(self, call: Call, logger: Logger) -> ArtifactRef:
+    def _execute(self, call: StageCall, logger: Logger) -> ArtifactRef:
         store, key = call.store, call.key
         found = store.find(self.name, key)
         if found is not None and not call.fresh:
-            logger.info("%s found in the store: %s", call.title, describe(store.manifest(found)))
+            logger.info("%s found in the store: %s", call.title, summary_line(store.manifest(found)))
             return found
         if (finished := store.finish_commit(self.name, key)) is not None:
-            logger.info("%s was made and is now stored: %s", call.title, describe(store.manifest(finished)))
+            logger.info("%s was made and is now stored: %s", call.title, summary_line(store.manifest(finished)))
             return finished
         for name, value in call.refs.items():
             for ref in _refs_in(value):
@@ -234,7 +234,7 @@ class Stage:
         seconds = round(time.monotonic() - started, 3)
         manifest = {
             **call.ingredients,
-            "inputs": {name: _plain(value) for name, value in call.refs.items()},
+            "inputs": {name: _as_json(value) for name, value in call.refs.items()},
             "versions": versions_of(fields),
             "result": fields,
             FLOW_RUN: flow_run.id,
@@ -245,7 +245,7 @@ class Stage:
         if found is not None:
             outcome = "is the same" if found.digest == ref.digest else f"has replaced {found.digest[:8]}"
             logger.info("%s was computed again: %s %s", call.title, ref.digest[:8], outcome)
-        logger.info("%s done in %.1f s: %s", call.title, seconds, describe(store.manifest(ref)))
+        logger.info("%s done in %.1f s: %s", call.title, seconds, summary_line(store.manifest(ref)))
         return ref
 
 
@@ -276,7 +276,7 @@ def stage(
     return decorate
 
 
-def describe(manifest: Mapping[str, Any]) -> str:
+def summary_line(manifest: Mapping[str, Any]) -> str:
     """The first numbers of a manifest on one line; what is measured last (memory, devices) stays in the manifest."""
     result = manifest["result"].items()
     values = dict([(name, value) for name, value in result if isinstance(value, int | float | str)][:LOGGED_VALUES])
@@ -306,12 +306,12 @@ def _refs_in(value: Any) -> Iterator[ArtifactRef]:
         yield from (ref for entry in value for ref in _refs_in(entry))
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, ArtifactRef):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {str(name): _as_json(entry) for name, entry in value.items()}
+    return [_as_json(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _logger() -> Logger:

@@ -17,7 +17,7 @@ from tasks.store.lease_holders import is_alive_here, new_lease, parse_lease
 from tasks.store.leases import EXPIRY_SECONDS, Leases
 
 
-class LeaseLockManager(Leases):
+class FileLeases(Leases):
     """Leases as files of one folder, under one flock."""
 
     def __init__(self, folder: Path, expiry_seconds: float = EXPIRY_SECONDS) -> None:

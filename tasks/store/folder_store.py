@@ -247,9 +247,9 @@ class Store:
 
     def locks(self) -> Leases:
         """Who makes which stage right now."""
-        from tasks.store.file_leases import LeaseLockManager  # it imports this module
+        from tasks.store.file_leases import FileLeases  # it imports this module
 
-        return LeaseLockManager(self.root / ".leases")
+        return FileLeases(self.root / ".leases")
 
     def results(self) -> Path | WritableFileSystem:
         """What Prefect's ``result_storage`` takes: where its records of finished tasks lie."""

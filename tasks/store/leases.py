@@ -1,6 +1,6 @@
 """A lock that its holder renews, so that nobody waits for the dead: Prefect's LockManager over leases.
 
-``Leases`` is what every kind has in common; ``LeaseLockManager`` keeps them as files, tasks/store/s3_leases.py in S3.
+``Leases`` is what every kind has in common; ``FileLeases`` keeps them as files, tasks/store/s3_leases.py in S3.
 
 Prefect's own FileSystemLockManager never expires: after kill -9 every later run hangs. A lease here is free again
 - at once, when its holder was a process of this machine (boot id and pid namespace) that no longer runs (pid and start

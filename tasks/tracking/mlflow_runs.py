@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rightcall.errors import RegistryError
 from rightcall.measurement.intervals import Metric
 from rightcall.recipe.schema import Recipe
-from tasks.results.files import METRICS, read_lines
+from tasks.results.files import METRICS, read_json_lines
 from tasks.results.scores import read_scores
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -163,7 +163,7 @@ def _record(client: MlflowClient, run: str, recipe: Recipe, ref: ArtifactRef, st
     end_ms = int(datetime.fromisoformat(manifest["created"]).timestamp() * 1000)
     start_ms = end_ms - int(manifest["seconds"] * 1000)
     _log_values(client, run, {**result, "stage_seconds": manifest["seconds"]}, step=0, timestamp_ms=end_ms)
-    _log_lines(client, run, read_lines(store.path(ref, METRICS) / METRICS), _last_step(client, run), start_ms)
+    _log_lines(client, run, read_json_lines(store.path(ref, METRICS) / METRICS), _last_step(client, run), start_ms)
     if ref.kind == "scores":
         _log_scores(client, run, read_scores(store, ref, recipe.evaluation).metrics)
     _log_inputs(client, run, manifest.get("inputs", {}), store)

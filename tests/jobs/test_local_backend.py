@@ -23,7 +23,7 @@ from rightcall.job.folders import Folders, folders
 from rightcall.recipe.schema import Recipe
 from tasks.jobs.contract import JobResult
 from tasks.jobs.local import resume_point, run_job
-from tasks.jobs.progress import Tail, describe
+from tasks.jobs.progress import Tail, progress_line
 from tasks.machine.child_processes import marked
 from tasks.runtime.stage import StageRun
 from tasks.store.folder_store import Store
@@ -225,5 +225,5 @@ def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
 
 def test_progress_is_described_with_what_is_known() -> None:
     line = {"step": 12, "total_steps": 40, "loss": 2.3104, "tokens_per_second": 1236.4, "eta_seconds": 192}
-    assert describe(line) == "step 12/40, loss 2.3104, 1,236 tokens/s, 3.2 min left"
-    assert describe({"step": 1}) == "step 1/?"
+    assert progress_line(line) == "step 12/40, loss 2.3104, 1,236 tokens/s, 3.2 min left"
+    assert progress_line({"step": 1}) == "step 1/?"

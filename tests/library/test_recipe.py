@@ -23,7 +23,7 @@ from rightcall.errors import RecipeError
 from rightcall.recipe.loading import default_recipe, load_recipe
 from rightcall.recipe.rules import SET_BY_RIGHTCALL, trl_table
 from rightcall.recipe.schema import Recipe
-from rightcall.recipe.sections import Metric
+from rightcall.recipe.sections import MetricName
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -98,7 +98,7 @@ def test_fields_that_rightcall_sets_are_fields_of_trl() -> None:
 def test_gate_metrics_are_those_that_are_measured() -> None:
     from rightcall.measurement.metrics import METRICS
 
-    assert set(Metric.__args__) == set(METRICS)  # type: ignore[attr-defined]
+    assert set(MetricName.__args__) == set(METRICS)  # type: ignore[attr-defined]
 
 
 def test_loading_a_recipe_needs_no_torch() -> None:

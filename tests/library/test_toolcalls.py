@@ -15,7 +15,7 @@ from rightcall.bfcl.phrases import EVALUATION, TRAINING
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.toolcalls.schema import same_value, validate_call
-from rightcall.toolcalls.verifier import ERROR_KINDS, Verdict, compare, parse
+from rightcall.toolcalls.verifier import ERROR_KINDS, Judgement, compare, parse
 from rightcall.toolcalls.words import guess_behaviour
 
 CALL = {"name": "get_weather", "arguments": {"city": "Rome", "unit": "celsius"}}
@@ -231,7 +231,7 @@ def test_doing_another_thing_than_gold_is_named(gold: Any, kinds: tuple[str | No
     for (behaviour, text), kind in zip(TEXTS.items(), kinds, strict=True):
         verdict = compare(parse(text), CALL if gold == "tool_call" else None, TOOLS, gold)
         right_call = (kind is None) if gold == "tool_call" else None
-        assert verdict == Verdict(
+        assert verdict == Judgement(
             kind is None, True if behaviour == "tool_call" else None, right_call, right_call, kind is None, kind
         )
 
@@ -302,7 +302,7 @@ def test_without_gold_call_a_valid_call_will_do() -> None:
 
 def test_a_call_that_equals_gold_is_right_even_where_gold_breaks_the_schema() -> None:
     gold = called("book_table", city="Rome", people="four")
-    assert compare(parse(json.dumps(gold)), gold, TOOLS) == Verdict(True, False, True, True, True, None)
+    assert compare(parse(json.dumps(gold)), gold, TOOLS) == Judgement(True, False, True, True, True, None)
 
 
 @pytest.mark.parametrize(("call", "codes"), [

@@ -19,7 +19,7 @@ from prefect.locking.protocol import LockManager
 from s3_fixture import Fault, S3Server
 
 from tasks.aws import s3
-from tasks.store.file_leases import LeaseLockManager
+from tasks.store.file_leases import FileLeases
 from tasks.store.leases import Leases
 from tasks.store.opening import open_store
 from tasks.store.s3_leases import S3Leases
@@ -90,7 +90,7 @@ def read(lock: Leases) -> str:
         found = s3.get(lock.address, ".leases/sft-1.lease")
         assert found is not None
         return found.body.decode()
-    assert isinstance(lock, LeaseLockManager)
+    assert isinstance(lock, FileLeases)
     return (lock.folder / "sft-1.lease").read_text()
 
 
@@ -101,7 +101,7 @@ def write(lock: Leases, text: str, *, age_seconds: float = 0.0) -> None:
         key = moto_key(lock)
         key.last_modified = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=age_seconds)
         return
-    assert isinstance(lock, LeaseLockManager)
+    assert isinstance(lock, FileLeases)
     lock.folder.mkdir(parents=True, exist_ok=True)
     path = lock.folder / "sft-1.lease"
     path.write_text(text)
@@ -247,7 +247,7 @@ def test_a_held_lease_is_renewed(any_root: str) -> None:
 def written(lock: Leases) -> object:
     if isinstance(lock, S3Leases):
         return moto_key(lock).etag
-    assert isinstance(lock, LeaseLockManager)
+    assert isinstance(lock, FileLeases)
     return (lock.folder / "sft-1.lease").stat().st_mtime_ns
 
 

@@ -18,7 +18,7 @@ from store_roots import lies_in
 from rightcall.errors import BackendError, DataError, RightcallError, SourceError, StoreError
 from rightcall.recipe.schema import Recipe
 from tasks.runtime.retries import is_transient
-from tasks.runtime.stage import StageRun, describe, stage
+from tasks.runtime.stage import StageRun, stage, summary_line
 from tasks.stages.training import train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -64,7 +64,7 @@ def test_a_manifest_tells_where_the_result_came_from(store: Store) -> None:
     assert {"python", "prefect", "numpy"} <= manifest["versions"].keys()
     assert manifest["seconds"] >= 0
     assert set(manifest["files"]) == {"scores"}
-    assert describe(manifest).startswith("items 3, 1 files")
+    assert summary_line(manifest).startswith("items 3, 1 files")
 
 
 def test_a_label_names_the_run_and_does_not_change_the_result(store: Store) -> None:

@@ -31,7 +31,7 @@ from tasks.jobs.sagemaker.endings import ENDED, classify
 from tasks.jobs.sagemaker.logs import JobLog
 from tasks.jobs.sagemaker.request import FLOW_RUN_TAG, JobPlan, region_of, role_of
 from tasks.jobs.sagemaker.service import passes, service_errors
-from tasks.jobs.sagemaker.waiting import Waiting, delays, describe
+from tasks.jobs.sagemaker.waiting import Waiting, delays, describe_job
 from tasks.machine.hashing import hash_files
 from tasks.results.files import read_summary
 from tasks.runtime.cancellation import FlowRunWatch
@@ -146,7 +146,7 @@ def check_cost(stage: str, recipe: Recipe, channels: Mapping[str, Path | Input],
     if isinstance(model, Input) and isinstance(snapshot, Input):
         work = estimates.work_of(stage, run.store, model=model.ref, snapshot=snapshot.ref)
         estimate = estimates.estimate_job(stage, recipe, work)
-        run.logger.info("%s", estimates.describe(run.title, estimate))
+        run.logger.info("%s", estimates.estimate_line(run.title, estimate))
         estimates.require_affordable(recipe, {stage: estimate})
 
 
@@ -154,7 +154,7 @@ def _until_done(attempts: Attempts, log: Path, check: Callable[[], None]) -> Non
     checked = False
     while True:
         plan, run = attempts.plan, attempts.run
-        found = describe(plan.name, attempts.region)
+        found = describe_job(plan.name, attempts.region)
         status = found["TrainingJobStatus"] if found else None
         if found is None:
             if not checked:
@@ -243,7 +243,7 @@ def _create(plan: JobPlan, run: StageRun, attempts: Attempts) -> None:
     for number, seconds in enumerate(islice(delays(), CREATE_TRIES), 1):
         with service_errors(plan.name, attempts.region):
             try:
-                request.send(plan, upload)
+                request.send(plan, upload_folder)
                 break
             except (ClientError, BotoCoreError) as err:
                 if errors.code_of(err) == "ResourceInUse":
@@ -255,7 +255,7 @@ def _create(plan: JobPlan, run: StageRun, attempts: Attempts) -> None:
     run.logger.info("%s: job %s created in %s", run.title, plan.name, attempts.region)
 
 
-def upload(folder: Path, url: str) -> None:
+def upload_folder(folder: Path, url: str) -> None:
     """The program's files, without what Python left beside them."""
     relatives = sorted(
         path.relative_to(folder).as_posix()

@@ -128,7 +128,7 @@ def image_of(recipe: Recipe, instance_type: str) -> tuple[str, bool]:
 def training_request(plan: JobPlan) -> dict[str, Any]:
     """What ``send`` would send, made without a connection, without credentials, and without an upload."""
     trainer = _trainer(plan, lambda source, url: None)
-    return _plain(trainer._create_training_job_args(boto3=True))
+    return _without_unset(trainer._create_training_job_args(boto3=True))
 
 
 def send(plan: JobPlan, upload: Callable[[Path, str], None]) -> None:
@@ -291,8 +291,8 @@ def _seconds(minutes: int | None) -> int | None:
     return None if minutes is None else minutes * 60
 
 
-def _plain(value: Any) -> Any:
+def _without_unset(value: Any) -> Any:
     """The serialized request without what is unset, as it goes over the wire."""
     if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items() if entry is not None}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {name: _without_unset(entry) for name, entry in value.items() if entry is not None}
+    return [_without_unset(entry) for entry in value] if isinstance(value, list | tuple) else value

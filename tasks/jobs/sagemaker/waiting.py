@@ -37,7 +37,7 @@ def delays() -> Iterator[float]:
         seconds = min(last, seconds * GROWTH)
 
 
-def describe(name: str, region: str) -> dict[str, Any] | None:
+def describe_job(name: str, region: str) -> dict[str, Any] | None:
     """DescribeTrainingJob's answer, None = there is no such job.
 
     Raises:
@@ -97,7 +97,7 @@ class Waiting:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            description = describe(self.name, self.region)
+            description = describe_job(self.name, self.region)
         except BackendError as err:
             if not passes(err):
                 raise BackendError(f"{err}. {self._goes_on()}") from err
@@ -193,7 +193,7 @@ def stop(name: str, region: str) -> None:
 def in_progress(name: str, region: str) -> bool:
     """Whether the job exists and nobody has asked it to end; yes while the service cannot be asked."""
     try:
-        description = describe(name, region)
+        description = describe_job(name, region)
     except BackendError as err:
         if not passes(err):
             raise

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.evaluation.questions import answer_message
-from rightcall.job.partial_results import Finished
+from rightcall.job.partial_results import PartialResults
 from rightcall.measurement.metrics import CLASSES
 from rightcall.recipe.sections import EvaluationSection
 from rightcall.toolcalls import verifier
@@ -54,7 +54,7 @@ def answer_rows(
 ) -> list[dict[str, Any]]:
     """Lines of generations.jsonl for these choice rows, in their order; `kept`: file of the batches that are done."""
     prompts = [template.encode_prompt([{"role": "user", "content": row["question"]}], row["tools"]) for row in rows]
-    finished = Finished(kept, _digest(template, prompts, settings)) if kept is not None else None
+    finished = PartialResults(kept, _digest(template, prompts, settings)) if kept is not None else None
     texts = complete(model, template, prompts, settings, finished=finished, before_batch=before_batch)
     return [judge(row, text) for row, text in zip(rows, texts, strict=True)]
 
@@ -65,7 +65,7 @@ def complete(
     prompts: Sequence[Sequence[int]],
     settings: EvaluationSection,
     *,
-    finished: Finished | None = None,
+    finished: PartialResults | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """What the model writes after each prompt, up to its end-of-turn token or `max_new_tokens`.

@@ -26,7 +26,7 @@ from rightcall.recipe.sections import EvaluationSection
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 Item = dict[str, Any]
 
 # Two answers closer than this may change places in bf16. Largest error of a difference between two answers seen with
@@ -95,7 +95,7 @@ def score_choices(
     template: ChatTemplate,
     rows: Sequence[Mapping[str, Any]],
     settings: EvaluationSection,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> list[Item]:
     """Lines of items.jsonl, in the order of the rows; `progress` hears (items done, items in all).
 

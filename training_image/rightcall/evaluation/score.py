@@ -33,7 +33,7 @@ from rightcall.evaluation.multiple_choice import Item, Plan, Scored, score_choic
 from rightcall.evaluation.questions import read_questions
 from rightcall.job import metrics_log
 from rightcall.job.folders import STOPPED, Job
-from rightcall.job.partial_results import Finished
+from rightcall.job.partial_results import PartialResults
 from rightcall.likelihood.scorer import Scorer
 from rightcall.measurement import baseline, metrics
 from rightcall.recipe.sections import EvaluationSection
@@ -59,7 +59,7 @@ def run(job: Job) -> None:
     questions = read_questions(template, items_read, settings.prompt)
     model = load_model(folder, trust_remote_code=job.recipe.model.trust_remote_code)
     plan = Plan(Scorer(model), questions, settings)
-    work = Work(job, plan)
+    work = ScoringWork(job, plan)
     items = work.score()
     write_lines(job.output / "items.jsonl", items)
     asked = sample(items_read, settings.generation_items, settings.seed)
@@ -76,12 +76,12 @@ def run(job: Job) -> None:
     logger.info("scored %d items in %.1f s: acc_norm %.3f", len(items), seconds, scores["metrics"]["acc_norm"]["value"])
 
 
-class Work:
+class ScoringWork:
     """Trees scored so far, on disk as they are done."""
 
     def __init__(self, job: Job, plan: Plan) -> None:
         self.job, self.plan = job, plan
-        self.finished = Finished(job.checkpoints / "items.partial.jsonl", plan.digest)
+        self.finished = PartialResults(job.checkpoints / "items.partial.jsonl", plan.digest)
         self.done = {number: Scored(**piece) for number, piece in self.finished.pieces.items()}
         self.computed = 0  # tokens fed to the model in this process
         self.fed = 0  # what one sequence at a time would have fed for them
@@ -244,7 +244,7 @@ def _suite(file: Path) -> Iterator[vocabulary.Row]:
             yield canonical.to_canonical(record, "choice", file.name, number)
 
 
-def _summary(work: Work, n: int, seconds: float) -> dict[str, Any]:
+def _summary(work: ScoringWork, n: int, seconds: float) -> dict[str, Any]:
     peak = (
         torch.cuda.max_memory_allocated()
         if torch.cuda.is_available()

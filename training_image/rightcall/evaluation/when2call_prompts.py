@@ -71,7 +71,7 @@ def _tool_texts(row: Mapping[str, Any]) -> Sequence[str]:
     return [tool_text(tool) for tool in row["tools"]]
 
 
-def _plain(question: str, tools: Sequence[str]) -> str:
+def _plain_prompt(question: str, tools: Sequence[str]) -> str:
     listed = "\n\n".join(f"<tool>{tool}</tool>" for tool in tools)
     return f"{SYSTEM}\n{CALL_FORMAT}\n\n{listed}\n\n{question}"
 
@@ -108,7 +108,7 @@ def _call_as_python(row: Mapping[str, Any], text: str) -> str:
 
 
 _STYLES: dict[str, tuple[Callable[[str, Sequence[str]], str], Callable[[Mapping[str, Any], str], str]]] = {
-    "when2call": (_plain, _call_as_written),
+    "when2call": (_plain_prompt, _call_as_written),
     "when2call-qwen2_5": (_qwen, _call_as_written),
     "when2call-llama3_2": (_llama, _call_as_python),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Finished:
+class PartialResults:
     """The finished pieces of one plan, by number; ``plan`` is a digest of the whole work, so that no other's are taken."""
 
     def __init__(self, path: Path, plan: str) -> None:

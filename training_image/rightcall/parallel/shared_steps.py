@@ -21,7 +21,7 @@ from rightcall.parallel.processes import memory_bytes
 from rightcall.recipe.sections import TrainingSection
 
 
-class Together:
+class SharedSteps:
     """`share_steps` switches it on; with one process everything stays as TRL has it."""
 
     # What the Trainer that this is mixed into has; declared for the type checker.

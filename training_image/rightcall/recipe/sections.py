@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from rightcall.recipe import pins
 from rightcall.rows.vocabulary import Behaviour
 
-Metric = Literal[
+MetricName = Literal[
     "acc", "acc_norm", "macro_f1", "macro_f1_3",
     "recall_direct", "recall_tool_call", "recall_request_for_info", "recall_cannot_answer", "tool_hallucination",
     "macro_f1_acc", "tool_hallucination_acc",
@@ -216,10 +216,10 @@ class EvaluationSection(Section):
 
 
 class GateSection(Section):
-    must_improve: tuple[Metric, ...] = Field(
+    must_improve: tuple[MetricName, ...] = Field(
         ("acc_norm", "macro_f1"), min_length=1, description="metrics whose whole paired interval must lie above 0"
     )
-    must_not_drop: dict[Metric, NotNegative] = Field(
+    must_not_drop: dict[MetricName, NotNegative] = Field(
         default={"recall_tool_call": 0.0, "recall_request_for_info": 0.0, "recall_cannot_answer": 0.0},
         description="metric: margin; NO-GO when the whole paired interval lies below -margin",
     )

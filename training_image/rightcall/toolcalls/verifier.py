@@ -11,7 +11,7 @@ from rightcall.toolcalls.schema import find_tool, same_value, validate_call
 from rightcall.toolcalls.syntax import Call, CallError, read_calls, without_thoughts
 from rightcall.toolcalls.words import guess_behaviour
 
-__all__ = ["ERROR_KINDS", "Parsed", "Verdict", "compare", "guess_behaviour", "parse", "validate_call"]
+__all__ = ["ERROR_KINDS", "Judgement", "Parsed", "compare", "guess_behaviour", "parse", "validate_call"]
 
 # What went wrong, most basic first. The last nine: the model did one thing where another was right.
 ERROR_KINDS = (
@@ -39,7 +39,7 @@ class Parsed(NamedTuple):
     text: str  # as written; half of a surrogate pair, which UTF-8 cannot hold, as its escape \\ud800
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """None = it does not arise: no call was written (valid_call) or none is gold (right_tool, right_arguments)."""
 
     ok: bool
@@ -69,7 +69,7 @@ def compare(
     gold: Call | Sequence[Call] | None,
     tools: Sequence[Mapping[str, Any]],
     gold_behaviour: Behaviour | None = None,
-) -> Verdict:
+) -> Judgement:
     """Judge an answer by the gold call (or parallel calls, in any order), or by the gold behaviour when none is gold.
 
     A gold call is {"name", "arguments": {name: value}} or, as in BFCL, {"name", "accepted": {name: [values]}} where ""
@@ -87,18 +87,18 @@ def compare(
     right_behaviour = parsed.behaviour_guess == behaviour
     if behaviour != "tool_call":
         kind = None if right_behaviour else f"{_DEEDS[parsed.behaviour_guess]}_when_{_SITUATIONS[behaviour]}"
-        return Verdict(right_behaviour, valid, None, None, right_behaviour, kind)
+        return Judgement(right_behaviour, valid, None, None, right_behaviour, kind)
     if not right_behaviour:
         kind = (
             "did_not_call"
             if parsed.behaviour_guess == "direct"
             else f"{_DEEDS[parsed.behaviour_guess]}_when_should_call"
         )
-        return Verdict(False, None, False, False, False, kind)
+        return Judgement(False, None, False, False, False, kind)
     if parsed.error is not None:
-        return Verdict(False, False, False, False, True, "unparseable_call")
+        return Judgement(False, False, False, False, True, "unparseable_call")
     right_tool, kind = _judge_calls(parsed.calls, golds, tools)
-    return Verdict(kind is None, valid, right_tool, kind is None, True, kind)
+    return Judgement(kind is None, valid, right_tool, kind is None, True, kind)
 
 
 def _all_valid(parsed: Parsed, tools: Sequence[Mapping[str, Any]]) -> bool | None:

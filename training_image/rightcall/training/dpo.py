@@ -14,7 +14,7 @@ from rightcall.job.folders import Job
 from rightcall.likelihood.scorer import Scorer
 from rightcall.parallel import processes
 from rightcall.parallel.global_batch import split
-from rightcall.parallel.shared_steps import Together
+from rightcall.parallel.shared_steps import SharedSteps
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import DpoSection
 from rightcall.rows.snapshots import read_snapshot
@@ -27,7 +27,7 @@ from rightcall.training.health import Health, length_drift
 from rightcall.training.reference import add_reference
 
 
-class Trainer(Checkpointed, Together, DPOTrainer):
+class Trainer(Checkpointed, SharedSteps, DPOTrainer):
     """TRL's trainer over pairs that are encoded and have their reference log-probabilities already."""
 
     # of the sft term that TRL must not compute: its log-probabilities are per character, or its batch is only a piece

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRows:
     rows: list[dict[str, Any]]
     too_long: int  # rows left out because they do not fit into max_length
 
@@ -43,7 +43,7 @@ def needed_rows(rows: Sequence[dict[str, Any]], steps: int, rows_per_step: int, 
 
 def encode_conversations(
     rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int, factors: Mapping[Any, float]
-) -> Encoded:
+) -> EncodedRows:
     """Token ids and labels of SFT rows; `factors` by behaviour multiply the loss of a row.
 
     Raises: DataError when no row fits into max_length.
@@ -63,7 +63,7 @@ def encode_conversations(
     return _checked("conversations", encoded, too_long, max_length)
 
 
-def encode_pairs(rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int) -> Encoded:
+def encode_pairs(rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int) -> EncodedRows:
     """Token ids of preference rows, and the characters of both answers for length normalisation.
 
     Raises: DataError when no pair fits into max_length.
@@ -83,7 +83,7 @@ def encode_pairs(rows: Sequence[dict[str, Any]], template: ChatTemplate, max_len
     return _checked("preference pairs", encoded, too_long, max_length)
 
 
-def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length: int) -> Encoded:
+def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length: int) -> EncodedRows:
     if not encoded:
         raise DataError(
             f"none of the {too_long} {what} fits into max_length={max_length!r} tokens; raise it, or ingest other data"
@@ -96,7 +96,7 @@ def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length
             what,
             max_length,
         )
-    return Encoded(encoded, too_long)
+    return EncodedRows(encoded, too_long)
 
 
 def pack(rows: Sequence[dict[str, Any]], max_length: int) -> list[list[dict[str, Any]]]:

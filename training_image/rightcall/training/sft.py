@@ -12,7 +12,7 @@ from rightcall.errors import RecipeError, TrainingError
 from rightcall.job.folders import Job
 from rightcall.likelihood.scorer import Scorer
 from rightcall.parallel import processes
-from rightcall.parallel.shared_steps import Together
+from rightcall.parallel.shared_steps import SharedSteps
 from rightcall.recipe.schema import Recipe
 from rightcall.rows.snapshots import read_snapshot
 from rightcall.toolcalls.template_check import load_template
@@ -21,7 +21,7 @@ from rightcall.training.checkpoints import Checkpointed
 from rightcall.training.encoding import ConversationCollator, encode_conversations, needed_rows, pack
 
 
-class Trainer(Checkpointed, Together, SFTTrainer):
+class Trainer(Checkpointed, SharedSteps, SFTTrainer):
     """TRL's trainer with our checkpoints, and steps that do not depend on the number of processes."""
 
 
