@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rightcall.measurement.generations import compare_generations, summarise_generations
@@ -13,19 +14,25 @@ from tasks.results.files import GENERATIONS, read_items, read_json_lines
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
+KEPT = 32  # models, and pairs of models: a run has four of the one and six of the other
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Scores:
-    """One model on one evaluation set."""
+    """One model on one evaluation set; equal to itself alone, so that what was computed of it can be kept."""
 
     items: list[dict[str, Any]]
     generations: list[dict[str, Any]]  # empty: the recipe asks for none
     metrics: dict[str, Metric]
 
 
+@lru_cache(maxsize=KEPT)
 def read_scores(store: Store, ref: ArtifactRef, evaluation: EvaluationSection) -> Scores:
-    """Raises:
-    ScoringError: the ref holds no per-item scores.
+    """The scores behind a ref, read and bootstrapped once a process: table, report and MLflow show the same object.
+
+    Raises:
+        ScoringError: the ref holds no per-item scores.
+        StoreError: the store does not have the ref.
     """
     folder = store.path(ref)
     items, generations = read_items(folder), read_json_lines(folder / GENERATIONS)
@@ -35,6 +42,7 @@ def read_scores(store: Store, ref: ArtifactRef, evaluation: EvaluationSection) -
     return Scores(items, generations, metrics)
 
 
+@lru_cache(maxsize=KEPT)
 def compare(first: Scores, second: Scores, evaluation: EvaluationSection) -> dict[str, Difference]:
     """first - second on the items that both have scored, for every metric of both.
 

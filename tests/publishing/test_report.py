@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rightcall.recipe.loading import load_recipe
 from tasks.reporting.closing_table import closing_table
 from tasks.reporting.page import gather, render
 from tasks.reporting.page_data import stage_sentences
+from tasks.results import scores as scores_module
 from tasks.results.files import report_path
 from tasks.results.scores import Scores, compare, read_scores
 from tasks.stages.report import write_report
@@ -172,3 +174,26 @@ def test_scores_on_different_items_are_not_compared(run: MadeUpRun) -> None:
 
     with pytest.raises(ScoringError):
         compare(scored(5, n=10), scored(5, n=9), run.recipe.evaluation)
+
+
+def test_three_scored_models_are_read_and_bootstrapped_once(run: MadeUpRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing table, report and MLflow's numbers of one process: three models, and the three pairs that are shown."""
+    done: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        work = getattr(scores_module, name)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            done[name] += 1
+            return work(*arguments, **named)
+
+        monkeypatch.setattr(scores_module, name, counted)
+
+    count("summarise")
+    count("paired")
+    read_scores.cache_clear()
+    compare.cache_clear()
+    for _ in range(2):
+        run.page()
+        closing_table(run.recipe, run.scores, run.verdict, store=run.store)
+    assert done == {"summarise": 3, "paired": 3}
