@@ -34,7 +34,7 @@ quickstart: $(STAMP) ## the whole pipeline on the embedded default
 	$(BIN)/python -m flows.pipeline recipes/quickstart.yaml
 
 quickstart-sagemaker: $(STAMP) ## the same as SageMaker jobs: an emulated service runs them here, no account is needed
-	PYTHONPATH=tests:tests/support $(BIN)/python -m sagemaker_service.quickstart
+	PYTHONPATH=tests:tests/support/services $(BIN)/python -m sagemaker_service.quickstart
 
 bench: $(STAMP) ## ratios, each measured in one run (bench/README.md)
 	$(BIN)/python bench/overhead.py

@@ -12,8 +12,9 @@ from rightcall.errors import RightcallError
 EXIT_FAILED = 1
 
 
-def leave(code: int, text: str, stream: Any = sys.stderr) -> NoReturn:
-    """Write the last lines and end the process."""
+def leave(code: int, text: str, stream: Any = None) -> NoReturn:
+    """Write the last lines, to standard error where no stream is named, and end the process."""
+    stream = sys.stderr if stream is None else stream
     with suppress(BrokenPipeError):  # `… | head`
         stream.write(text)
         stream.flush()

@@ -102,7 +102,7 @@ def test_gate_metrics_are_those_that_are_measured() -> None:
 
 
 def test_loading_a_recipe_needs_no_torch() -> None:
-    code = "import sys, rightcall.recipe_loading as r; r.load_recipe(); print('torch' in sys.modules)"
+    code = "import sys, rightcall.recipe.loading as r; r.load_recipe(); print('torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "training_image")}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "False"
 

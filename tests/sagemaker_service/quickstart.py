@@ -1,6 +1,6 @@
 """`make quickstart-sagemaker`: a recipe's stages as SageMaker jobs, without an account; S3 lies between them.
 
-    PYTHONPATH=tests:tests/support python -m sagemaker_service.quickstart [recipe] [--set SECTION.FIELD=VALUE …]
+    PYTHONPATH=tests:tests/support/services python -m sagemaker_service.quickstart [recipe] [--set SECTION.FIELD=VALUE …]
 
 Starts the emulated service, runs the pipeline against it, and ends everything. The bucket is gone then; the report, MLflow
 and Prefect stay in a home of their own, because a registered model whose weights were in that bucket is none.

@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "tests" / "support" / "programs"
 PYTHONPATH = os.pathsep.join(
-    str(ROOT / part) for part in ("", "training_image", "tests", "tests/support", "tests/support/programs")
+    str(ROOT / part)
+    for part in ("", "training_image", "tests", "tests/support", "tests/support/programs", "tests/support/services")
 )
 
 

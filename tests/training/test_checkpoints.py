@@ -24,7 +24,7 @@ from rightcall.training import checkpoints
 from rightcall.training import weights as models
 from rightcall.training.loop import STOPPED
 
-ENTRY = Path(folders.__file__).parents[1] / "entry.py"
+ENTRY = Path(folders.__file__).parents[2] / "entry.py"
 TIMINGS = ("seconds", "tokens_per_second", "memory_bytes", "eta_seconds")
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"gradient_accumulation_steps": 2, "logging_steps": 4, "method": "spectrum"},

@@ -212,6 +212,6 @@ def test_secrets_reach_the_training_process_only(tmp_path: Path, monkeypatch: py
 
 def test_a_stop_that_comes_at_the_moment_of_waiting_is_heard_while_the_child_works() -> None:
     """A signal between Python's look at signals and the system call is seen only after that call: it must not block."""
-    folder = str(Path(folders.__file__).parents[1])
+    folder = str(Path(folders.__file__).parents[2])
     said = subprocess.run([sys.executable, "-c", LATE_SIGNAL, folder], capture_output=True, text=True, check=True)
     assert said.stdout == "-9\n"

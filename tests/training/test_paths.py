@@ -12,7 +12,7 @@ import pytest
 from rightcall.errors import BackendError, RecipeError
 from rightcall.job import folders
 
-TRAINING_IMAGE = Path(folders.__file__).parents[1]
+TRAINING_IMAGE = Path(folders.__file__).parents[2]
 
 
 def test_the_root_is_opt_ml_unless_the_environment_names_another() -> None:

@@ -27,7 +27,7 @@ class ServiceProcess:
     def __enter__(self) -> ServiceProcess:
         self.root.mkdir(parents=True, exist_ok=True)
         self.log = self.root / "service.log"
-        path = f"{CHECKOUT / 'tests'}:{CHECKOUT / 'tests' / 'support'}:{CHECKOUT}"
+        path = f"{CHECKOUT / 'tests'}:{CHECKOUT / 'tests' / 'support' / 'services'}:{CHECKOUT}"
         with self.log.open("ab") as sink:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "sagemaker_service", "--root", str(self.root), *self.options],

@@ -15,7 +15,7 @@ from training_jobs import make_root
 
 from rightcall.job import folders
 
-ENTRY = Path(folders.__file__).parents[1] / "entry.py"
+ENTRY = Path(folders.__file__).parents[2] / "entry.py"
 
 
 def make_hosts(
