@@ -1,1 +1,4 @@
-"""What keeps the house running, beside the flows."""
+"""What keeps the house running, beside the flows.
+
+ui.py  `make ui`: Prefect and MLflow in the browser
+"""

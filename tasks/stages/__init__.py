@@ -1,1 +1,9 @@
-"""One file, one stage of the product: its slice, `@stage`, one call, one log line."""
+"""One stage of the product a file: its slice of the recipe, `@stage`, one call, one log line.
+
+gate.py      scores to a verdict
+ingest.py    sources to a checked, frozen snapshot
+report.py    everything to one HTML file
+run_job.py   one job, on whichever backend the recipe names
+score.py     a model's scores on the evaluation
+training.py  base, SFT, DPO
+"""

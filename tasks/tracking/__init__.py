@@ -1,1 +1,8 @@
-"""MLflow: runs, versions, aliases."""
+"""MLflow: runs, versions, aliases.
+
+connection.py   which server, whether it answers, what its errors become
+mlflow_runs.py  stage results as MLflow runs
+redaction.py    passwords and secrets taken out of what is logged
+registry.py     versions by reference, aliases
+versions.py     one version in MLflow's registry
+"""

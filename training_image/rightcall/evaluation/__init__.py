@@ -1,1 +1,8 @@
-"""Measures a model."""
+"""Measures a model.
+
+generation.py         a sample answered freely, each answer judged
+multiple_choice.py    items scored as lm-eval scores them
+questions.py          an item as token ids: one prompt, four answers
+score.py              the stage score
+when2call_prompts.py  the prompts of NVIDIA's lm-eval tasks, character for character
+"""

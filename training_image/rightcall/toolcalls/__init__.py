@@ -1,1 +1,8 @@
-"""The verifier: what did a model write, and was it right."""
+"""The verifier: what did a model write, and was it right.
+
+schema.py          whether a tool accepts a call, and whether two values are the same
+syntax.py          calls found and read in a text; nothing is ever executed
+template_check.py  whether the calls that a chat template writes can be read back
+verifier.py        an answer compared with gold, the error named
+words.py           what a text without a call does, by its words
+"""
