@@ -55,8 +55,8 @@ CPU_FAMILIES = ("m5", "m6i", "m7i", "c5", "c6i", "c7i", "r5")
 # Measured on 2 cores of this project's machine, SmolLM2-135M, SFT: 6N × 149 tokens/s = 120e9; a vCPU is half a core.
 CPU_FLOPS_PER_VCPU = 30e9
 
-# Assumed share of the peak, recomputed forward passes counted as work. To be replaced by measurements on a GPU.
-UTILISATION = {"sft": 0.40, "dpo": 0.30, "score": 0.25}
+# A stage's utilisation stands in the table of stages: assumed, recomputed forward passes counted as work. To be replaced
+# by measurements on a GPU.
 UNPACKED = 0.30  # SFT without packing: short sequences and padding
 QLORA_SLOWDOWN = 1.4  # dequantisation of 4-bit weights in every pass
 ONE_HOST, MANY_HOSTS = 0.90, 0.80  # share of the speed that is left when several processes, or hosts, work together
@@ -138,7 +138,7 @@ def _scoring(recipe: Recipe, work: Work, machine: Hardware) -> Duration:
     assert work.tokens is not None  # noqa: S101  asked by the caller
     assert work.rows is not None  # noqa: S101
     assert work.parameters is not None  # noqa: S101
-    tokens, share = work.tokens * ANSWERS, UTILISATION["score"] if machine.is_gpu else 1.0
+    tokens, share = work.tokens * ANSWERS, STAGES["score"].utilisation if machine.is_gpu else 1.0
     batches = -(-min(recipe.evaluation.generation_items, work.rows) // GENERATION_BATCH)
     step = DECODING_SECONDS if machine.is_gpu else GENERATION_BATCH * 2 * work.parameters / machine.flops
     decoding = batches * recipe.evaluation.max_new_tokens * step
@@ -174,7 +174,7 @@ def flops_per_token(section: SftSection | DpoSection, work: Work) -> float:
 
 def utilisation(stage: str, section: SftSection | DpoSection) -> float:
     """Assumed share of a GPU's peak."""
-    return UNPACKED if isinstance(section, SftSection) and not section.packing else UTILISATION[stage]
+    return UNPACKED if isinstance(section, SftSection) and not section.packing else STAGES[stage].utilisation
 
 
 def tokens_per_second(stage: str, recipe: Recipe, parameters: int, instance_type: str) -> float | None:
@@ -183,7 +183,7 @@ def tokens_per_second(stage: str, recipe: Recipe, parameters: int, instance_type
     if machine is None:
         return None
     if not STAGES[stage].shares_work:
-        return machine.flops * (UTILISATION[stage] if machine.is_gpu else 1.0) / (2 * parameters)
+        return machine.flops * (STAGES[stage].utilisation if machine.is_gpu else 1.0) / (2 * parameters)
     section = training_section(stage, recipe)
     return machine.flops * (utilisation(stage, section) if machine.is_gpu else 1.0) / flops_per_token(section, work)
 

@@ -10,6 +10,7 @@ import cost_table
 import pytest
 
 from rightcall.errors import BackendError
+from rightcall.job.stage_table import STAGES
 from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.schema import Recipe
 from tasks.costs.bills import billed, read_bills, sentence, total
@@ -18,7 +19,6 @@ from tasks.costs.prices import PRICES, price_of
 from tasks.costs.throughput import (
     PEAK_FLOPS,
     START_SECONDS,
-    UTILISATION,
     Work,
     flops_per_token,
     hardware,
@@ -86,7 +86,7 @@ def test_an_estimate_is_price_times_time() -> None:
     """1e9 parameters × 8 × 10 epochs × 1e6 tokens = 8e16; one A10G at 70e12 × 40%: 2,857 s, and 300 s to start."""
     recipe = on("ml.g5.2xlarge")
     found = estimate_job("sft", recipe, Work(tokens=1_000_000, rows=1_000, parameters=10**9, layers=28))
-    seconds = 8e16 / (PEAK_FLOPS["A10G"] * UTILISATION["sft"]) + START_SECONDS
+    seconds = 8e16 / (PEAK_FLOPS["A10G"] * STAGES["sft"].utilisation) + START_SECONDS
     assert found.seconds == pytest.approx(seconds) == pytest.approx(3157, abs=1)
     price = price_of("ml.g5.2xlarge")
     assert price is not None
@@ -101,7 +101,7 @@ def test_the_reference_is_paid_once_per_pair_and_not_per_epoch() -> None:
         estimate_job("dpo", on("ml.g5.2xlarge", f"dpo.reference_free={free}"), work).seconds
         for free in ("false", "true")
     )
-    per_second = PEAK_FLOPS["A10G"] * UTILISATION["dpo"]
+    per_second = PEAK_FLOPS["A10G"] * STAGES["dpo"].utilisation
     assert with_reference - without == pytest.approx(2 * 10**6 * 2 * 10**9 / per_second)
 
 

@@ -24,6 +24,7 @@ class StageFacts:
     module: str  # has run(job)
     section: str | None = None  # field of the Recipe that it is configured by
     rows: RowKind | None = None  # rows of the snapshot that it reads
+    utilisation: float = 0.0  # assumed share of a GPU's peak FLOP/s; the estimate of its time rests on it
     shares_work: bool = False  # several processes and hosts may share it; it trains
     resumes: bool = False  # goes on from what an earlier attempt left in checkpoints/
     on_this_machine: bool = False  # on every backend: it reads a source that lies, or is fetched, here
@@ -40,18 +41,18 @@ STAGES: Mapping[str, StageFacts] = {
     for facts in (
         StageFacts("base", "rightcall.training.base", on_this_machine=True),
         StageFacts(
-            "sft", "rightcall.training.sft", "sft", "sft", shares_work=True, resumes=True,
+            "sft", "rightcall.training.sft", "sft", "sft", utilisation=0.40, shares_work=True, resumes=True,
             curves={"loss": ("loss",), "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",)},
         ),
         StageFacts(
-            "dpo", "rightcall.training.dpo", "dpo", "preference", shares_work=True, resumes=True,
+            "dpo", "rightcall.training.dpo", "dpo", "preference", utilisation=0.30, shares_work=True, resumes=True,
             curves={
                 "loss": ("loss",), "margin": ("margin",), "accuracy on pairs": ("rewards_accuracy",),
                 "log-probability": ("chosen_logprob", "rejected_logprob"),
             },
         ),
         StageFacts(
-            "score", "rightcall.evaluation.score", "evaluation", "choice", resumes=True,
+            "score", "rightcall.evaluation.score", "evaluation", "choice", utilisation=0.25, resumes=True,
             leaves="output/data/items.jsonl",
         ),
     )
