@@ -34,11 +34,11 @@ def validate_call(call: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -
     """Problems as "code: detail"; [] = the tool is offered and its JSON Schema accepts the arguments.
 
     Codes: hallucinated_tool, missing_argument, invented_argument (the tool declares no such argument), wrong_type, and
-    wrong_value
-    for everything else a schema can ask (enum, minimum, pattern, …). The schema must be normalised
-    (`rows.normalise_tools`).
+    wrong_value for everything else a schema can ask (enum, minimum, pattern, …). The schema must be normalised
+    (`rows.tool_schemas.normalise_tools`).
 
-    Raises: DataError when the tool's parameters are no JSON Schema.
+    Raises:
+        DataError: the tool's parameters are no JSON Schema.
     """
     function = tool_function(call)
     name, arguments = function.get("name"), function.get("arguments")
