@@ -16,7 +16,7 @@ NO_TOOLS = "no tools"
 
 
 def content_key(record: Row) -> int:
-    """8 bytes of a hash over everything but the ids; two of a million different rows share one with probability 3e-8."""
+    """8 bytes of a hash over everything but the ids; of a million different rows two share one with chance 3e-8."""
     content = {name: value for name, value in record.items() if name not in IDENTITY}
     try:
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)

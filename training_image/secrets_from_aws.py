@@ -1,7 +1,7 @@
 """Variables that a job's request names by the ARN of a Secrets Manager secret, fetched in the container only.
 
-``RIGHTCALL_SECRET_HF_TOKEN=arn:aws:secretsmanager:…`` becomes ``HF_TOKEN=<what the secret holds>``. A secret that is a
-JSON object gives the value under the variable's name. The job's role needs secretsmanager:GetSecretValue.
+``RIGHTCALL_SECRET_HF_TOKEN=arn:aws:secretsmanager:…`` becomes ``HF_TOKEN=<what the secret holds>``. A secret that is
+a JSON object gives the value under the variable's name. The job's role needs secretsmanager:GetSecretValue.
 """
 
 from __future__ import annotations

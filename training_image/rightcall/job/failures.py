@@ -94,7 +94,7 @@ def _folder(where: Folders) -> Path:
 
 
 def _exchange(text: str | None) -> str | None:
-    """Tells the others the reason, or asks them for it (text None); None when nobody gave one.
+    """Tells the others the reason, or asks them for it (text None); returns it, None when nobody gave one.
 
     Rank 0 keeps the store. It leaves its connections first, so that the others wake up and come to read.
     """

@@ -5,8 +5,8 @@
     base and score                              python train.py on the first host; the others have nothing to do
 
 The first host in sorted order is where the processes meet. As on SageMaker its name (algo-1) must resolve; where it
-does not, RIGHTCALL_MASTER_ADDR names an address instead, and RIGHTCALL_MASTER_PORT a port (two jobs on one machine). This
-module imports nothing heavy, so that entry.py can use it.
+does not, RIGHTCALL_MASTER_ADDR names an address instead, and RIGHTCALL_MASTER_PORT a port (two jobs on one machine).
+This module imports nothing heavy, so that entry.py can use it.
 """
 
 from __future__ import annotations
