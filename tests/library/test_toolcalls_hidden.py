@@ -15,7 +15,7 @@ from tiny import TOOLS, tiny_choice_rows
 from rightcall.evaluation.generation import judge
 from rightcall.evaluation.score import write_lines
 from rightcall.toolcalls.verifier import ERROR_KINDS, compare, parse
-from tasks.results.files import read_lines
+from tasks.results.files import read_json_lines
 
 CALL = {"name": "get_weather", "arguments": {"city": "Rome", "unit": "celsius"}}
 OTHER = {"name": "book_table", "arguments": {"city": "Oslo", "people": 4}}
@@ -136,7 +136,7 @@ def test_answers_of_any_text_are_written_and_read_back(tmp_path: Path) -> None:
              "half \ud800 a pair, \x00 \u2028 \r\n é", f'{{"name": "f", "arguments": {{"a": {2**70}}}}}']  # fmt: skip
     lines = [judge(row, text) for text in texts]
     write_lines(tmp_path / "generations.jsonl", [*lines, {"id": "\ud800"}])
-    *read, last = read_lines(tmp_path / "generations.jsonl")
+    *read, last = read_json_lines(tmp_path / "generations.jsonl")
     assert read == json.loads(json.dumps(lines))
     assert last == {"id": "\ud800"}
     assert all(line["text"].encode() for line in read)  # a report, a mirror and a server can write it
