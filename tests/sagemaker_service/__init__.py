@@ -23,8 +23,8 @@ Outside of the test's process, so that its jobs outlive a killed client (it dies
     with ServiceProcess(tmp_path / "sagemaker") as service:
         service.environment, service.control("interrupt", job="job-name"), service.state()["jobs"]
 
-or `PYTHONPATH=tests:tests/support/services python -m sagemaker_service --root DIR --port N`, which writes one line of JSON (the environment)
-to stdout, and `curl -d '{"do": "network_away", "seconds": 60}' URL/control`. What can be injected: faults.py.
+or `PYTHONPATH=tests:tests/support/services python -m sagemaker_service --root DIR --port N`, which writes one line of JSON
+(the environment) to stdout, and `curl -d '{"do": "network_away", "seconds": 60}' URL/control`. What can be injected: faults.py.
 botocore's own retries (5 attempts as a rule) use up a fault's count too.
 
 Where user namespaces are allowed, a host has a true /opt/ml, a PID 1, a host name (algo-1) and an /etc/hosts that names the

@@ -88,5 +88,5 @@ def test_the_failure_file_holds_the_error_and_where_it_was_raised(tmp_path: Path
     failure = (tmp_path / "output/failure").read_text()
     assert failure.startswith("BackendError: ")
     assert "job.json' is missing" in failure
-    assert "paths.py" in failure
+    assert "folders.py" in failure
     assert "last attempt" not in failure

@@ -58,7 +58,7 @@ def problems_of_arguments(arguments: Any, parameters: Json) -> list[str]:
         return ["wrong_value: arguments: a number is too large to be checked"]
     except (Unresolvable, SchemaError, RecursionError) as err:  # a "$ref" may lead back to itself
         raise DataError(
-            f"bad_tool: the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them"
+            f"the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them", reason="bad_tool"
         ) from err
     order = [*_CODES.values(), "wrong_value"]
     return sorted(found, key=lambda problem: order.index(problem.split(":", 1)[0]))
