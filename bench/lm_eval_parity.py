@@ -143,7 +143,9 @@ def score(model: Path, records: list[dict[str, Any]], task: str, dtype: str) -> 
     from transformers import AutoModelForCausalLM
 
     from rightcall.chat.template import ChatTemplate
-    from rightcall.evaluation.multiple_choice import score_choices
+    from rightcall.evaluation.multiple_choice import Plan
+    from rightcall.evaluation.questions import read_questions
+    from rightcall.likelihood.scorer import Scorer
     from rightcall.recipe.sections import EvaluationSection
     from rightcall.rows.canonical import to_canonical
 
@@ -156,7 +158,12 @@ def score(model: Path, records: list[dict[str, Any]], task: str, dtype: str) -> 
     ]
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     started = time.monotonic()
-    items = score_choices(loaded, template, rows, EvaluationSection.model_validate({"prompt": task, "dtype": dtype}))
+    plan = Plan(
+        Scorer(loaded),
+        read_questions(template, rows, task),
+        EvaluationSection.model_validate({"prompt": task, "dtype": dtype}),
+    )
+    items = plan.in_order({number: plan.score(chunk) for number, chunk in enumerate(plan.chunks)})
     return {"seconds": time.monotonic() - started, "items": items}
 
 

@@ -69,8 +69,11 @@ def plain(
 
 
 def ours(model_folder: Path, rows: list[dict[str, Any]], steps: int) -> dict[str, float]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     from rightcall.recipe.loading import load_recipe
-    from rightcall.rows.snapshots import write_rows
+    from rightcall.rows.snapshots import to_columns
 
     root = Path(tempfile.mkdtemp())
     data = root / "input" / "data"
@@ -80,7 +83,8 @@ def ours(model_folder: Path, rows: list[dict[str, Any]], steps: int) -> dict[str
     (root / "input" / "config").mkdir()
     resources = {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "lo"}
     (root / "input" / "config" / "resourceconfig.json").write_text(json.dumps(resources))
-    write_rows(data / "dataset", "sft", rows)
+    table = pa.Table.from_pylist([{**to_columns(row, "sft"), "n_tokens": 0} for row in rows])
+    pq.write_table(table, data / "dataset" / "sft.parquet")
     changes = [
         f"sft.max_steps={steps}", f"sft.per_device_train_batch_size={BATCH}", f"sft.gradient_accumulation_steps={ACCUMULATION}",
         "sft.max_length=2048", "sft.learning_rate=5e-5", "sft.method=spectrum",

@@ -24,7 +24,7 @@ Messages = list[Json]
 
 ENCODED_AT_ONCE = 256
 _LIVE = re.compile(r"\blive (simple|multiple|parallel|irrelevance|relevance)\b")
-_FEW_WORDS = 4  # an answer within a conversation ("yes please") is nobody's question
+_FEW_WORDS = 4  # a shorter turn ("yes please") is an answer within the conversation, not a question
 
 
 def flag_rows(frame: pl.DataFrame, kind: RowKind, template: ChatTemplate, max_length: int) -> pl.DataFrame:
@@ -194,7 +194,7 @@ def _length_flags(lengths: Sequence[_Length | None], max_length: int) -> dict[st
 
 
 def _encode_all(template: ChatTemplate, rows: list[tuple[Messages, list[Json]]]) -> Iterable[Encoded | None]:
-    """Batches share the tokenisation of equal pieces; one bad row must not take its batch with it."""
+    """Batches share the tokenisation of equal pieces; a row that the template refuses fails alone."""
     for start in range(0, len(rows), ENCODED_AT_ONCE):
         batch = rows[start : start + ENCODED_AT_ONCE]
         try:

@@ -1,4 +1,4 @@
-"""What of a row is content: a key that ids do not change, the class it is balanced by, the parts that make it alike."""
+"""The content of a row: a key that does not depend on ids, the class it is balanced by, the parts that are compared."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import orjson
 from data_checks.duplicates import Hashes, normalise, shingles, text_hash
 from rightcall.rows.vocabulary import Row, RowKind
 
-# fields that are not content, or say again what another says
+# fields that are not content, or that repeat another field
 IDENTITY = ("id", "uuid", "source_id", "source", "group", "raw_tools")
 NO_TOOLS = "no tools"
 
 
 def content_key(record: Row) -> int:
-    """8 bytes of a hash over everything but the ids; at a million rows two unlike ones meet with probability 3e-8."""
+    """8 bytes of a hash over everything but the ids; of a million different rows two share one with chance 3e-8."""
     content = {name: value for name, value in record.items() if name not in IDENTITY}
     try:
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
@@ -35,8 +35,8 @@ def row_parts(row: Row, kind: RowKind) -> list[Hashes]:
     """The shingles of each part in which near duplicates must be alike.
 
     Of a training row: what was said before the last user turn, that turn, what followed it (tool results), each answer.
-    A row teaches every answer in it, so a conversation is more than its last turn: hundreds end with "thank you", "you're
-    welcome". The system message and the tools do not count; where they matter, the answer is another.
+    A row teaches every answer in it, so a conversation is more than its last turn: hundreds end with "thank you" and
+    "you're welcome". The system message and the tools do not count: where they matter, the answers differ.
     """
     if kind == "choice":
         return [shingles(normalise(row["question"]), [tool["function"]["name"] for tool in row["tools"]])]
@@ -71,7 +71,7 @@ def last_exchange(row: Row, kind: RowKind) -> str:
 
 
 def _turns(row: Row, kind: RowKind) -> tuple[list[Row], list[Row]]:
-    """What was there, and the answers to it."""
+    """The messages before the answer, and the answers (of a pair: both)."""
     if kind == "sft":
         return row["messages"][:-1], row["messages"][-1:]
     return row["prompt"], [row["chosen"], row["rejected"]]

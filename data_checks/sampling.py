@@ -49,7 +49,7 @@ def grouped_sample(
 ) -> list[int]:
     """Sorted indexes of at most ``wanted`` rows, balanced over classes; a group is taken whole or not at all.
 
-    A group is a contrast: the same tools, questions that differ in what is right; "" = the row stands alone. ``first``
+    A group is a contrast: the same tools, and another right behaviour for each question; "" = no group. ``first``
     are rows that are in the sample in any case.
     """
     available = Counter(classes)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from great_expectations.data_context import FileDataContext
 
 Json = dict[str, Any]
-# A class with less than half of its even share is reported: the loss would forget it.
+# A class with less than half of its even share is reported: it is too rare to be learned.
 SMALLEST_CLASS = 0.5
 ACCEPTABLE = "acceptable"
 
@@ -33,7 +33,7 @@ def judge(
     """Runs the suites; returns {"success", "expectations": [{name, suite, success, severity, unexpected, rows}]}.
 
     ``flags``: a boolean column per rule and ``acceptable`` (no critical rule broken), a row per row read.
-    ``success`` speaks of the critical ones. Data Docs go to ``docs/index.html``; ``scratch`` takes GX's own files.
+    ``success`` is about the critical rules only. Data Docs go to ``docs/index.html``; ``scratch`` takes GX's own files.
     """
     import great_expectations as gx  # 3 to 8 seconds
     from great_expectations.data_context.types.base import ProgressBarsConfig

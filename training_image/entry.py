@@ -46,7 +46,11 @@ def description(where: folders.Folders) -> dict[str, Any]:
 
 
 def secrets() -> dict[str, str]:
-    """Values of the secrets that the job names.  Raises: BackendError when one cannot be had."""
+    """Values of the secrets that the job names.
+
+    Raises:
+        BackendError: a secret cannot be fetched.
+    """
     from secrets_from_aws import fetch_secrets
 
     return fetch_secrets(os.environ)
@@ -88,7 +92,7 @@ def explain(status: int, *, torchrun: bool = False) -> str:
 
 
 def clean(where: folders.Folders) -> None:
-    """What an earlier attempt has left."""
+    """Deletes what an earlier attempt left."""
     for stale in (where.failure, where.stop_flag, where.stop_flag.with_name(launch.STOPPED_FILE)):
         stale.unlink(missing_ok=True)
     failures.clear(where)
@@ -96,7 +100,11 @@ def clean(where: folders.Folders) -> None:
 
 
 def prepare(where: folders.Folders) -> Launch | None:
-    """What to start on this host.  Raises: BackendError."""
+    """What to start on this host, None where there is nothing to do.
+
+    Raises:
+        BackendError: the hosts or processes do not fit, or a secret cannot be fetched.
+    """
     resources = folders.resource_config(where)
     start = launch.plan(resources, description(where), launch.gpu_count(os.environ), os.environ, HERE / "train.py")
     if start:

@@ -1,7 +1,7 @@
-"""Variables that a job's request names by the ARN of a Secrets Manager secret: fetched here, in the container, alone.
+"""Variables that a job's request names by the ARN of a Secrets Manager secret, fetched in the container only.
 
-``RIGHTCALL_SECRET_HF_TOKEN=arn:aws:secretsmanager:…`` becomes ``HF_TOKEN=<what the secret holds>``. A secret that is a JSON
-object gives the value under the variable's name. The job's role needs secretsmanager:GetSecretValue.
+``RIGHTCALL_SECRET_HF_TOKEN=arn:aws:secretsmanager:…`` becomes ``HF_TOKEN=<what the secret holds>``. A secret that is
+a JSON object gives the value under the variable's name. The job's role needs secretsmanager:GetSecretValue.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ PREFIX = "RIGHTCALL_SECRET_"
 
 
 def fetch_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that ``environ`` names secrets for, with their values; no name, no boto3.
+    """The variables that ``environ`` names secrets for, with their values; without any, boto3 is not imported.
 
-    Raises: BackendError when a secret cannot be had; its value is never in a message.
+    Raises:
+        BackendError: a secret cannot be fetched; its value is never in a message.
     """
     wanted = {name.removeprefix(PREFIX): arn for name, arn in environ.items() if name.startswith(PREFIX)}
     return {name: _value(name, arn) for name, arn in wanted.items()}

@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 
 def prepare_process(stage: str, threads: int | None) -> None:
-    """Settings that must stand before torch and transformers are imported."""
+    """Settings that must be set before torch and transformers are imported."""
     os.environ.update(ENVIRONMENT)
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // sharing))
@@ -83,8 +83,8 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     if "RANK" in os.environ:
-        # Everything is written. DeepSpeed's hooks and gloo's threads may crash or hang while the interpreter is taken
-        # apart (seen with ZeRO-3 on a CPU), and torchrun would call that a failure.
+        # Everything is written. DeepSpeed's hooks and gloo's threads may crash or hang while the interpreter shuts down
+        # (seen with ZeRO-3 on a CPU), and torchrun would call that a failure.
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -11,7 +11,7 @@ from data_checks.flags import is_live, questions
 from data_checks.rules import severity_of
 from data_checks.suites import judge
 from rightcall.errors import DataError
-from rightcall.measurement import baseline
+from rightcall.measurement.baseline import rule_items
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import Source
 from rightcall.rows.snapshots import iter_snapshot
@@ -128,8 +128,8 @@ def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json
 def _score_rule(folder: Path) -> Json:
     """What the keyword rule scores on the very items that the models are measured on."""
     answers: dict[str, list[bool]] = {gold: [] for gold in BEHAVIOURS}
-    for item in iter_snapshot(folder, "choice"):
-        answers[item["correct_answer"]].append(baseline.predict(item) == item["correct_answer"])
+    for item in rule_items(iter_snapshot(folder, "choice")):
+        answers[item["gold"]].append(item["prediction"] == item["gold"])
     total = sum(len(found) for found in answers.values())
     right = sum(sum(found) for found in answers.values())
     return {

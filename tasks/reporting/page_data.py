@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from rightcall.measurement import baseline
+from rightcall.measurement.baseline import rule_items
 from rightcall.measurement.gate import LOWER_IS_BETTER
 from rightcall.measurement.generations import GENERATION_METRICS
 from rightcall.measurement.intervals import Difference, Metric
@@ -80,14 +80,9 @@ def score_table(scores: Mapping[str, Scores], evaluation: EvaluationSection) -> 
 
 
 def rule_scores(rows: Sequence[Mapping[str, Any]], evaluation: EvaluationSection) -> dict[str, Metric]:
-    """The keyword-and-length rule on the same items: what no model should need to be told apart from."""
-    items = []
-    for row in rows:
-        chosen = baseline.predict(dict(row))
-        item = {"id": row["id"], "gold": row["correct_answer"], "has_tools": bool(row["tools"])}
-        items.append({**item, "prediction": chosen, "prediction_norm": chosen})
+    """The keyword rule's metrics on the same items: what a model has to beat."""
     settings = {"confidence": evaluation.confidence, "bootstrap_samples": evaluation.bootstrap_samples}
-    return summarise(items, **settings, seed=evaluation.seed)  # type: ignore[arg-type]
+    return summarise(rule_items(rows), **settings, seed=evaluation.seed)  # type: ignore[arg-type]
 
 
 def stage_sentences(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rightcall.measurement.intervals import Metric
-from rightcall.measurement.metrics import CLASSES
+from rightcall.rows.vocabulary import BEHAVIOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def recall_bars(models: Mapping[str, Mapping[str, Metric]], rule: Mapping[str, M
     """Recall per gold behaviour, one bar per model, the rule's (none or one) in front, with intervals."""
     metrics = {**rule, **models}
     colours = [*[RULE_COLOUR] * len(rule), *(_colour(place) for place in range(len(models)))]
-    golds = [name for name in CLASSES if any(f"recall_{name}" in found for found in metrics.values())]
+    golds = [name for name in BEHAVIOURS if any(f"recall_{name}" in found for found in metrics.values())]
     with _drawing(9.4, 2.9) as figure:
         axes = figure.subplots()
         width = 0.8 / len(metrics)
@@ -60,16 +60,16 @@ def confusions(matrices: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
         for place, (axes, (label, matrix)) in enumerate(
             zip(figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True)
         ):
-            golds = [gold for gold in CLASSES if sum(matrix[gold].values())]
+            golds = [gold for gold in BEHAVIOURS if sum(matrix[gold].values())]
             for row, gold in enumerate(golds):
-                for column, chosen in enumerate(CLASSES):
+                for column, chosen in enumerate(BEHAVIOURS):
                     share = matrix[gold][chosen] / sum(matrix[gold].values())
                     colour = "#10b981" if gold == chosen else "#ef4444"
                     axes.add_patch(_square(column, row, colour, share))
                     axes.text(column, row, str(matrix[gold][chosen]), ha="center", va="center")
-            axes.set_xlim(-0.5, len(CLASSES) - 0.5)
+            axes.set_xlim(-0.5, len(BEHAVIOURS) - 0.5)
             axes.set_ylim(len(golds) - 0.5, -0.5)
-            axes.set_xticks(range(len(CLASSES)), [SHORT[name] for name in CLASSES])
+            axes.set_xticks(range(len(BEHAVIOURS)), [SHORT[name] for name in BEHAVIOURS])
             axes.set_yticks(range(len(golds)), [SHORT[name] for name in golds] if not place else [""] * len(golds))
             axes.set_title(label)
             axes.tick_params(length=0)

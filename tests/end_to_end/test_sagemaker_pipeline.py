@@ -60,9 +60,8 @@ def train(store: Store, recipe: Recipe | None = None) -> ArtifactRef:
 
 
 def put_inputs(store: Store, model: Path) -> Store:
+    from snapshot_writer import write_rows
     from tiny import tiny_sft_rows
-
-    from rightcall.rows.snapshots import write_rows
 
     work = store.workdir("base", "tiny")
     shutil.copytree(model, work / "model", dirs_exist_ok=True)

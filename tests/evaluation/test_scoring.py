@@ -20,14 +20,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, Mistr
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import ScoringError
-from rightcall.evaluation.multiple_choice import Plan, is_near_tie, score_choices
+from rightcall.evaluation.multiple_choice import Plan, is_near_tie
 from rightcall.evaluation.questions import answer_message, encode_pair, read_questions
 from rightcall.evaluation.when2call_prompts import prompt_and_answers
 from rightcall.likelihood import tree_attention
 from rightcall.likelihood.prefix_tree import PrefixTree, group
 from rightcall.likelihood.scorer import Scorer
-from rightcall.measurement.metrics import CLASSES
 from rightcall.recipe.sections import EvaluationSection
+from rightcall.rows.vocabulary import BEHAVIOURS
 
 # Deep enough to branch everywhere, small enough to repeat itself
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=7), min_size=1, max_size=9)
@@ -42,6 +42,17 @@ def plain(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> float:
     with torch.no_grad():
         logprobs = model(torch.tensor([[*prompt, *answer]])).logits[0].float().log_softmax(-1)
     return float(sum(logprobs[len(prompt) + step - 1, token] for step, token in enumerate(answer)))
+
+
+def plan_of(model: Any, template: ChatTemplate, rows: list[dict[str, Any]], chosen: EvaluationSection) -> Plan:
+    return Plan(Scorer(model), read_questions(template, rows, chosen.prompt), chosen)
+
+
+def scored_items(
+    model: Any, template: ChatTemplate, rows: list[dict[str, Any]], chosen: EvaluationSection
+) -> list[dict[str, Any]]:
+    plan = plan_of(model, template, rows, chosen)
+    return plan.in_order({number: plan.score(chunk) for number, chunk in enumerate(plan.chunks)})
 
 
 def assert_plain(model: Any, template: ChatTemplate, items: list[dict[str, Any]], style: str = "chat") -> None:
@@ -91,7 +102,7 @@ def test_groups_hold_every_item_once_and_keep_to_the_limit(groups: list[list[lis
 def test_trees_of_any_size_give_the_numbers_of_plain_scoring(
     model: Any, template: ChatTemplate, style: str, max_tree_tokens: int
 ) -> None:
-    items = score_choices(model, template, tiny_choice_rows(6), settings(prompt=style, max_tree_tokens=max_tree_tokens))
+    items = scored_items(model, template, tiny_choice_rows(6), settings(prompt=style, max_tree_tokens=max_tree_tokens))
     assert_plain(model, template, items, style)
 
 
@@ -99,7 +110,7 @@ def test_several_blocks_of_attention_give_the_numbers_of_plain_scoring(
     model: Any, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(tree_attention.BLOCK, "cpu", 7)
-    assert_plain(model, template, score_choices(model, template, tiny_choice_rows(4), settings()))
+    assert_plain(model, template, scored_items(model, template, tiny_choice_rows(4), settings()))
 
 
 def tiny_config(kind: Any, vocabulary: int, **more: Any) -> Any:
@@ -120,7 +131,7 @@ def test_other_architectures_are_scored_in_trees_as_well(
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config(kind, template.tokenizer.get_vocab_size(), **more))
     assert Scorer(model).uses_trees
-    assert_plain(model, template, score_choices(model, template, tiny_choice_rows(4), settings()))
+    assert_plain(model, template, scored_items(model, template, tiny_choice_rows(4), settings()))
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -129,7 +140,7 @@ def test_items_beyond_a_sliding_window_are_scored_plainly(template: ChatTemplate
     config = tiny_config(MistralConfig, template.tokenizer.get_vocab_size(), num_key_value_heads=2, sliding_window=64)
     model = AutoModelForCausalLM.from_config(config)
     assert Scorer(model).window == 64
-    assert_plain(model, template, score_choices(model, template, tiny_choice_rows(4), settings()))
+    assert_plain(model, template, scored_items(model, template, tiny_choice_rows(4), settings()))
 
 
 def test_a_model_without_tree_attention_falls_back_and_says_so(
@@ -140,15 +151,15 @@ def test_a_model_without_tree_attention_falls_back_and_says_so(
     config = BloomConfig(vocab_size=template.tokenizer.get_vocab_size(), hidden_size=32, n_layer=2, n_head=2)
     model = AutoModelForCausalLM.from_config(config)
     with caplog.at_level(logging.WARNING):
-        items = score_choices(model, template, tiny_choice_rows(3), settings())
+        items = scored_items(model, template, tiny_choice_rows(3), settings())
     assert "question by question" in caplog.text
     assert_plain(model, template, items)
 
 
 def test_near_ties_get_the_predictions_of_float32(model: Any, template: ChatTemplate) -> None:
     rows = tiny_choice_rows(24)
-    exact = score_choices(model, template, rows, settings())
-    mixed = score_choices(model, template, rows, settings(dtype="bfloat16"))
+    exact = scored_items(model, template, rows, settings())
+    mixed = scored_items(model, template, rows, settings(dtype="bfloat16"))
     for item, other in zip(exact, mixed, strict=True):
         assert other["rescored"] == is_near_tie(other) or other["rescored"]
         assert not is_near_tie(other) or other["loglikelihood"] == pytest.approx(item["loglikelihood"], abs=1e-3)
@@ -166,20 +177,19 @@ def test_a_near_tie_under_either_rule_counts() -> None:
 def test_predictions_follow_the_two_rules_and_items_keep_the_order_of_the_rows(
     model: Any, template: ChatTemplate
 ) -> None:
-    rows, heard = tiny_choice_rows(9), []
-    items = score_choices(model, template, rows, settings(max_tree_tokens=400), lambda done, n: heard.append((done, n)))
+    rows = tiny_choice_rows(9)
+    assert len(plan_of(model, template, rows, settings(max_tree_tokens=400)).chunks) > 1
+    items = scored_items(model, template, rows, settings(max_tree_tokens=400))
     assert [item["id"] for item in items] == [row["id"] for row in rows]
-    assert heard[-1] == (9, 9)
-    assert len(heard) > 1
     for item, row in zip(items, rows, strict=True):
         normed = [value / n for value, n in zip(item["loglikelihood"], item["characters"], strict=True)]
-        assert item["prediction"] == CLASSES[item["loglikelihood"].index(max(item["loglikelihood"]))]
-        assert item["prediction_norm"] == CLASSES[normed.index(max(normed))]
+        assert item["prediction"] == BEHAVIOURS[item["loglikelihood"].index(max(item["loglikelihood"]))]
+        assert item["prediction_norm"] == BEHAVIOURS[normed.index(max(normed))]
         assert (item["gold"], item["has_tools"]) == (row["correct_answer"], bool(row["tools"]))
 
 
 def test_equal_tool_sets_are_computed_once(model: Any, template: ChatTemplate) -> None:
-    plan = Plan(Scorer(model), read_questions(template, tiny_choice_rows(16), "chat"), settings(max_tree_tokens=10**6))
+    plan = plan_of(model, template, tiny_choice_rows(16), settings(max_tree_tokens=10**6))
     assert len(plan.chunks) == 1
     assert plan.score(plan.chunks[0]).tokens < plan.tokens_naive / 8
 
@@ -192,7 +202,7 @@ def test_chat_questions_are_what_training_and_generation_see(template: ChatTempl
     question = read_questions(template, [row], "chat")[0]
     messages = [{"role": "user", "content": row["question"]}]
     assert question.prompt == template.encode_prompt(messages, row["tools"])
-    for name, answer, characters in zip(CLASSES, question.answers, question.characters, strict=True):
+    for name, answer, characters in zip(BEHAVIOURS, question.answers, question.characters, strict=True):
         message = answer_message(row, name)
         assert (question.prompt, [*answer, template.tokenize(template.end_of_turn)[0]]) == template.encode_pair(
             messages, row["tools"], message

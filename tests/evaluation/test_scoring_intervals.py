@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from snapshot_writer import write_rows
 from stage_examples import small_recipe
 from tiny import tiny_choice_rows
 
 from rightcall.measurement import generations, metrics
 from rightcall.recipe.schema import Recipe
-from rightcall.rows.snapshots import write_rows
+from rightcall.rows.vocabulary import BEHAVIOURS
 from tasks.results.scores import read_scores
 from tasks.stages.score import score_model
 from tasks.store.folder_store import Store
@@ -54,7 +55,7 @@ def test_another_confidence_reuses_the_scores_and_shows_other_intervals(tmp_path
 
 
 def test_plain_values_are_those_beside_the_intervals() -> None:
-    golds = [metrics.CLASSES[number % 4] for number in range(10)]
+    golds = [BEHAVIOURS[number % 4] for number in range(10)]
     items = [
         {"gold": gold, "prediction": "tool_call", "prediction_norm": gold, "has_tools": number % 3 > 0}
         for number, gold in enumerate(golds)

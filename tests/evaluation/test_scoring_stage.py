@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scoring_examples import IP_ROW, SETTINGS
+from scoring_examples import SETTINGS
+from snapshot_writer import write_rows
 from tiny import tiny_choice_rows
 
-from rightcall.errors import DataError, ScoringError
+from rightcall.errors import ScoringError
 from rightcall.evaluation import generation, score
 from rightcall.evaluation.multiple_choice import Plan
 from rightcall.job import metrics_log
 from rightcall.job.folders import load_job
 from rightcall.recipe.loading import load_recipe
-from rightcall.rows.snapshots import write_rows
 
 
 def make_job(root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
@@ -169,34 +168,7 @@ def test_progress_goes_to_the_log_where_the_environment_asks_for_it(
     assert [json.loads(line.removeprefix(metrics_log.MARK)) for line in said] == lines(job, "metrics.jsonl")
 
 
-def test_a_suite_file_is_scored_like_the_same_rows_in_a_snapshot(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    snapshot = make_job(tmp_path / "a", tiny_model, monkeypatch)
-    suite = make_job(tmp_path / "b", tiny_model, monkeypatch)
-    (suite.channel("dataset") / "choice.parquet").unlink()
-    lines = "".join(json.dumps(row) + "\n" for row in tiny_choice_rows(12))
-    with gzip.open(suite.channel("dataset") / "suite.jsonl.gz", "wt") as file:
-        file.write(lines)
-    score.run(snapshot)
-    score.run(suite)
-    assert results(snapshot) == results(suite)
-
-
-def test_a_suite_keeps_the_text_of_its_tools_for_nvidias_prompts(tmp_path: Path) -> None:
-    record = {name: value for name, value in IP_ROW.items() if name not in ("id", "raw_tools", "tools")}
-    (tmp_path / "suite.jsonl").write_text(json.dumps(record | {"uuid": "u", "tools": IP_ROW["raw_tools"][:1]}) + "\n")
-    row = score.read_items(tmp_path)[0]
-    assert row["raw_tools"] == IP_ROW["raw_tools"][:1]
-    assert row["tools"][0]["function"]["parameters"]["type"] == "object"
-
-
-def test_bad_suites_and_models_are_clear_errors(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(ScoringError, match=r"neither choice.parquet nor a .jsonl"):
-        score.read_items(tmp_path)
-    (tmp_path / "suite.jsonl").write_bytes(b'{"question": "caf\xe9"}\n')
-    with pytest.raises(DataError, match=r"not_utf8.*line 1 of 'suite.jsonl'"):
-        score.read_items(tmp_path)
+def test_bad_models_are_clear_errors(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ScoringError, match="holds no model"):
         score.model_folder(tmp_path)
     broken = tmp_path / "broken"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rightcall.errors import RecipeError, ScoringError
 from rightcall.measurement.gate import Comparison, Verdict, decide
-from rightcall.measurement.metrics import CLASSES
 from rightcall.recipe.sections import GateSection
+from rightcall.rows.vocabulary import BEHAVIOURS
 
 Item = dict[str, object]
 QUICK = {"confidence": 0.95, "bootstrap_samples": 400, "seed": 7}
@@ -147,7 +147,7 @@ def test_a_verdict_survives_json() -> None:
     assert isinstance(verdict.differences["champion"]["acc_norm"], Comparison)
 
 
-answers = st.lists(st.tuples(*[st.sampled_from(CLASSES)] * 3), min_size=4, max_size=60)
+answers = st.lists(st.tuples(*[st.sampled_from(BEHAVIOURS)] * 3), min_size=4, max_size=60)
 TURNED = {"GO": "NO-GO", "NO-GO": "GO", "INCONCLUSIVE": "INCONCLUSIVE"}
 
 

@@ -12,7 +12,8 @@ import pytest
 from rightcall.errors import ScoringError
 from rightcall.measurement.generations import summarise_generations
 from rightcall.measurement.intervals import mcnemar, wilson
-from rightcall.measurement.metrics import CLASSES, METRICS, confusion, paired, summarise
+from rightcall.measurement.metrics import METRICS, confusion, paired, summarise
+from rightcall.rows.vocabulary import BEHAVIOURS
 
 SAMPLING: dict[str, Any] = {"confidence": 0.95, "bootstrap_samples": 2_000, "seed": 7}
 SHORT = {"d": "direct", "t": "tool_call", "r": "request_for_info", "c": "cannot_answer"}
@@ -207,7 +208,5 @@ def test_generation_shares_leave_out_items_where_the_question_does_not_arise() -
     assert summarise_generations([], confidence=0.95) == {}
 
 
-def test_the_classes_stand_in_the_order_of_the_rows_module() -> None:
-    from rightcall.rows.vocabulary import BEHAVIOURS
-
-    assert tuple(BEHAVIOURS) == CLASSES
+def test_the_classes_stand_in_the_order_of_when2calls_answer_keys() -> None:
+    assert BEHAVIOURS == ("direct", "tool_call", "request_for_info", "cannot_answer")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ingest_examples import ingest_recipe
 from mlflow.pyfunc import PythonModelContext
+from snapshot_writer import write_rows
 from tiny import build_tiny_tokenizer, tiny_choice_rows, write_tiny_sources
 from tokenizers import Tokenizer
 from training_jobs import make_job
@@ -21,7 +22,6 @@ from rightcall.chat.model_folder import template_names
 from rightcall.errors import DataError, RecipeError
 from rightcall.evaluation import score
 from rightcall.recipe.schema import Recipe
-from rightcall.rows.snapshots import write_rows
 from rightcall.toolcalls.template_check import load_template
 from rightcall.toolcalls.verifier import parse
 from rightcall.training import dpo, sft

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from snapshot_writer import write_rows
 
 from rightcall.errors import DataError
 from rightcall.rows import canonical, lines, snapshots, tool_schemas, vocabulary
@@ -303,7 +304,7 @@ def test_a_snapshot_gives_back_the_rows_that_were_written(tmp_path: Path) -> Non
     record = {"messages": [{"role": "user", "content": "Wetter in Köln?"}, CALL], "tools": [WEATHER]}
     row = canonical.to_canonical(record, "sft", "s", 1)
     many = [row | {"id": str(i), "n_tokens": i} for i in range(2500)]
-    assert snapshots.write_rows(tmp_path, "sft", iter(many)) == 2500
+    assert write_rows(tmp_path, "sft", iter(many)) == 2500
     assert snapshots.read_snapshot(tmp_path, "sft") == [
         {name: r[name] for name in (*snapshots.COLUMNS["sft"], "n_tokens")} for r in many
     ]

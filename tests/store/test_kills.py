@@ -194,9 +194,8 @@ def test_a_flow_killed_with_its_lease_is_resumed_by_the_same_command(
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Store:
     """A store with the tiny model and a snapshot of tiny rows."""
+    from snapshot_writer import write_rows
     from tiny import tiny_sft_rows
-
-    from rightcall.rows.snapshots import write_rows
 
     store = Store(tmp_path_factory.mktemp("inputs") / "store")
     work = store.workdir("base", "tiny")

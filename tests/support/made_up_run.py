@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snapshot_writer import write_rows
 from tiny import tiny_choice_rows
 
-from rightcall.measurement.metrics import CLASSES
 from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.schema import Recipe
-from rightcall.rows.snapshots import write_rows
+from rightcall.rows.vocabulary import BEHAVIOURS
 from tasks.reporting.page import gather, render
 from tasks.stages.gate import decide_verdict
 from tasks.store.folder_store import Store
@@ -82,7 +82,7 @@ class MadeUpRun:
         checks = {
             "rows": {"choice": {**counts, "kept": self.n}, "sft": counts, "preference": counts},
             "reasons": {"tool_not_offered": reason, "near_duplicate": reason | {"count": 9, "severity": "warning"}},
-            "classes": {kind: dict.fromkeys(CLASSES, 172) for kind in ("choice", "sft", "preference")},
+            "classes": {kind: dict.fromkeys(BEHAVIOURS, 172) for kind in ("choice", "sft", "preference")},
             "leakage": {"checked": 4_000, "found": 3, "evaluation_questions": self.n, "proved_rows": 1_380,
                         "remaining": 0, "live_rows_in_training": 0},
         }  # fmt: skip
@@ -123,7 +123,7 @@ class MadeUpRun:
             chance = random.Random(f"{label}-{number % 7}-{number}")
             gold = row["correct_answer"]
             right = chance.random() < SKILLS[label][gold] if number else label == "dpo"
-            chosen = gold if right else chance.choice([name for name in CLASSES if name != gold])
+            chosen = gold if right else chance.choice([name for name in BEHAVIOURS if name != gold])
             both = {"prediction": chosen, "prediction_norm": chosen}
             items.append({"id": row["id"], "gold": gold, **both, "has_tools": bool(row["tools"])})
             if number % 3 == 0:

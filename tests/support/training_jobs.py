@@ -9,11 +9,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from snapshot_writer import write_rows
 from tiny import tiny_preference_rows, tiny_sft_rows
 
 from rightcall.job import folders
 from rightcall.recipe.schema import Recipe
-from rightcall.rows.snapshots import write_rows
 
 SECTION = {"max_steps": 6, "learning_rate": 1e-3, "per_device_train_batch_size": 2, "max_length": 1024, "bf16": False}
 

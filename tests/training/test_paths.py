@@ -40,7 +40,7 @@ def test_a_channel_variable_wins_over_the_root(tmp_path: Path, monkeypatch: pyte
 
 def test_no_other_module_of_the_training_image_knows_the_default_root() -> None:
     knowing = [path.name for path in TRAINING_IMAGE.rglob("*.py") if "/opt/ml" in path.read_text(encoding="utf-8")]
-    assert knowing == ["paths.py"]
+    assert knowing == ["folders.py"]
 
 
 @pytest.mark.parametrize(
@@ -88,5 +88,5 @@ def test_the_failure_file_holds_the_error_and_where_it_was_raised(tmp_path: Path
     failure = (tmp_path / "output/failure").read_text()
     assert failure.startswith("BackendError: ")
     assert "job.json' is missing" in failure
-    assert "paths.py" in failure
+    assert "folders.py" in failure
     assert "last attempt" not in failure

@@ -1,6 +1,4 @@
-"""Calls: the gold one from BFCL's accepted values, invented values where none is given, and the ways to get a call
-wrong.
-"""
+"""Calls: the gold one from BFCL's accepted values, invented values where none is given, and wrong calls."""
 
 from __future__ import annotations
 
@@ -19,7 +17,11 @@ Json = dict[str, Any]
 
 
 def first_accepted(accepted: Any) -> Any:
-    """The value that BFCL's nested lists of accepted values name first; raises KeyError where there is none."""
+    """The value that BFCL's nested lists of accepted values name first.
+
+    Raises:
+        KeyError: there is none.
+    """
     if not isinstance(accepted, list):
         return accepted
     for value in accepted:
@@ -41,9 +43,7 @@ def _resolved(value: Any) -> Any:
 
 
 def gold_arguments(accepted: Json, parameters: Json) -> Json | None:
-    """Arguments of the gold call without optional ones that may be left out; None where they do not satisfy the
-    schema.
-    """
+    """The gold call's arguments without optional ones that may be left out; None where the schema refuses them."""
     required = parameters.get("required", [])
     arguments = {}
     for name, values in accepted.items():
@@ -180,8 +180,7 @@ def _pool(said: str, description: str) -> tuple[str, ...]:
 def invented_call(
     tool: Json, rng: random.Random, values: Values, known: Json | None = None, spare: list[Any] | None = None
 ) -> Json:
-    """A call of the tool with its required arguments: from ``known`` by name, else from ``spare`` by type, else
-    invented.
+    """A call of the tool with its required arguments: from ``known`` by name, ``spare`` by type, or invented.
 
     ``spare`` are values that the question mentions: a careless model puts them wherever they fit.
     """

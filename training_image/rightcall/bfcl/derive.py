@@ -1,11 +1,9 @@
-"""Rows derived from the Berkeley Function-Calling Leaderboard's files (wheel bfcl-eval, a data carrier that is never
-imported).
+"""Rows derived from the Berkeley Function-Calling Leaderboard's files (the wheel bfcl-eval, read but never imported).
+
+    {"id": "simple_python_0", "question": [[{"role": "user", "content": "Find the area of …"}]], "function": [{…}]}
 
 Training rows come from the non-live categories only; the multiple-choice items come from ``live_*`` only, in contrast
-groups: one
-set of tools, up to three questions, each with another right behaviour. A case of BFCL:
-{"id": "simple_python_0", "question": [[{"role": "user", "content": "Find the area of a triangle with …"}]],
-"function": [{…}]}
+groups: one set of tools, up to three questions, each with another right behaviour.
 """
 
 from __future__ import annotations
@@ -92,9 +90,7 @@ def _tools_key(tools: list[Json]) -> str:
 
 
 def _choice_rows(live: list[Situation], stray: list[Situation], seed: int) -> list[Json]:
-    """Items in contrast groups, groups with short tools first: a sample by prompt length takes whole groups from the
-    front.
-    """
+    """Items in contrast groups, short tools first: a sample by prompt length then takes whole groups."""
     groups: dict[str, list[Situation]] = defaultdict(list)
     for case in live:
         if len(case.question) <= _MAX_QUESTION:
@@ -117,15 +113,13 @@ def _group(
     rng = rng_for(seed, "group", key)
     cuttable = [(case, cut[0]) for case in cases if (cut := list(with_value_removed(case)))]
     chosen = rng.sample(cuttable, min(_PER_TOOL_SET, len(cuttable)))
-    # The three items ask for the same parameter in their request_for_info, so that it tells nothing about the gold
-    # answer.
+    # The three items' request_for_info asks for the same parameter, so that it does not give the gold answer away.
     groups = [
         [replace(case, asks=(cut.call["name"], cut.missing)), cut] for case, cut in chosen if cut.call and cut.missing
     ]
     items: list[Situation] = []
-    for index, situations in enumerate(
-        groups or [[rng.choice(cases)]]
-    ):  # where nothing can be cut: the call and the refusal
+    groups = groups or [[rng.choice(cases)]]  # where nothing can be cut: the call and the refusal
+    for index, situations in enumerate(groups):
         items += situations
         if refusal := _refusal(situations[0], own, askers, rng, target_gone=(index + len(cases)) % 2 == 0):
             items.append(refusal)

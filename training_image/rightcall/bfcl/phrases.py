@@ -1,13 +1,11 @@
 """Wordings of the answers derived from BFCL: one list to train on, another to evaluate with.
 
 The two lists share no template: a model that learned the training phrases by heart gains nothing on the evaluation
-items. In both,
-each behaviour has short and long, apologising and plain, asking and stating templates, so that length, an apology or
-a question
-mark alone names no behaviour. Slots: {name} the parameter in words · {what} the parameter's description · {topic}
-what the user
-asked about · {ability} what one offered tool does · {number}, {count}, {rating}, {person}, {place}, {day}, {year}
-made-up facts.
+items. In both, each behaviour has short and long, apologising and plain, asking and stating templates, so that length,
+an apology or a question mark alone does not show the behaviour.
+
+Slots: {name} the parameter in words · {what} the parameter's description · {topic} what the user asked about ·
+{ability} what one offered tool does · {number}, {count}, {rating}, {person}, {place}, {day}, {year} made-up facts.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 class Phrases:
     request_for_info: tuple[str, ...]
     cannot_answer: tuple[str, ...]
-    direct: dict[str, tuple[str, ...]]  # by kind of request, see bfcl_text.request_kind
+    direct: dict[str, tuple[str, ...]]  # by kind of request, see rightcall.bfcl.text.request_kind
 
 
 TRAINING = Phrases(

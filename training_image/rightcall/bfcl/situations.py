@@ -1,6 +1,4 @@
-"""Situations: a question, the tools offered, and the behaviour that is right there, with the four answers that can be
-given to it.
-"""
+"""Situations: a question, the tools offered and the right behaviour, and the four answers that can be given."""
 
 from __future__ import annotations
 
@@ -38,20 +36,20 @@ class Situation:
     call: Json | None = None  # the gold call; of a request_for_info, the call before the value was taken out
     accepted: Json = field(default_factory=dict)  # parameter → every value that BFCL accepts
     missing: str | None = None  # the parameter whose value was taken out
-    asks: tuple[str, str] | None = (
-        None  # tool and parameter that a wrong request_for_info asks for; None = any that fits
-    )
+    asks: tuple[str, str] | None = None  # tool and parameter of a wrong request_for_info; None = any that fits
     unoffered_call: Json | None = None  # the call that the question needs, where its tool is not offered
 
 
 def rng_for(seed: int, *parts: object) -> random.Random:
-    """Its own generator for every row, so that one row more or less changes no other."""
+    """A generator for each row, so that one row more or less changes no other."""
     return random.Random(":".join(map(str, (seed, *parts))))  # noqa: S311 - sampling, nothing secret
 
 
 def read_category(folder: Path, category: str) -> Iterator[Situation]:
-    """The single-turn cases of one file; a case with a gold call that satisfies its tool is a tool_call, one without
-    is dropped.
+    """The single-turn cases of one file; one whose gold call does not satisfy its tool is dropped.
+
+    Raises:
+        DataError: the file is not there.
     """
     path = folder / f"BFCL_v4_{category}.json"
     if not path.is_file():
@@ -131,9 +129,7 @@ def unrelated(question: str, tools: list[Json]) -> bool:
 
 
 def beside_the_point(case: Situation, rest: list[Json]) -> bool:
-    """Each tool of ``rest`` shares far less with the question than the tool of the gold call, which is not among
-    them.
-    """
+    """Each tool of ``rest``, all but the gold call's, shares far less with the question than the gold call's does."""
     words = text.words(case.question)
     target = tool_named(case.tools, case.call["name"]) if case.call else None
     shared = len(words & text.tool_words([target])) if target else 0

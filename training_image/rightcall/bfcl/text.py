@@ -1,6 +1,4 @@
-"""Surgery on questions and descriptions: take a value out of a question, say in words what a question or a tool is
-about.
-"""
+"""Takes a value out of a question, and words what a question, a tool or a parameter is about."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ _PREPOSITIONS = (
     "in|at|on|for|of|to|from|with|by|near|around|about|named|called|titled|until|till|before|after|within|over|than"
     "|using|via|into|between|during|since|through|towards?"
 )
-# Words between the preposition and the value ("of the movie 'Titanic'"), themselves no preposition: only the innermost
-# phrase goes.
+# Words between the preposition and the value ("of the movie 'Titanic'"). None of them is a preposition, so that only
+# the innermost phrase is cut.
 _NOUNS = (
     r"(?:(?:the|a|an|my|our|this|his|her|their)\s+)?"
     rf"(?:(?!(?:and|or|the|is|are|it|me|{_PREPOSITIONS})\b)[a-z][a-z_-]*\s+){{0,2}}?"
@@ -29,7 +27,7 @@ _UNITS = (
     r"|kelvin|k|newtons?|n|joules?|volts?|ohms?|coulombs?|hz|tesla|pa|times|stars?|km/h|mph|per\s\w+|annually"
     r"|yearly|monthly|squared?)(?![\w]))*"
 )
-# What may follow the value for the rest to stay a sentence: its end, punctuation, or a word that opens a new phrase.
+# What may follow the value so that the rest is a sentence: its end, punctuation, or a word that opens a new phrase.
 _AFTER = (
     r"(?=\s*[.?!;)]|\s*$|\s*,\s*(?!and\b|or\b|[A-Z0-9])|\s+(?:in|at|on|for|of|to|from|with|by|near|using|given|that"
     r"|which|who|where|when|during|since|until|before|after"
@@ -96,9 +94,7 @@ def _tool_text(tool: dict[str, Any]) -> str:
 
 
 def without_value(question: str, value: Any, accepted: list[Any]) -> str | None:
-    """The question without the value and the preposition before it; None where it does not read well or still tells
-    the value.
-    """
+    """The question without the value and its preposition; None where it reads badly or still holds the value."""
     for literal in _literals(value, accepted):
         result = _cut(question, literal, number=not isinstance(value, str))
         if result and not _still_told(result, [value, *accepted]):

@@ -1,6 +1,4 @@
-"""Training rows from BFCL's non-live categories: SFT rows of three behaviours and preference pairs against each way
-to go wrong.
-"""
+"""Training rows from BFCL's non-live categories: SFT rows of three behaviours, pairs against each kind of error."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ _VAGUE = (
 
 
 def situations(single: list[Situation], irrelevant: list[Situation], seed: int) -> dict[str, list[Situation]]:
-    """Situations by right behaviour; ``single`` are cases with one gold call, ``irrelevant`` those whose tools do not
-    fit.
-    """
+    """Situations by right behaviour; ``single``: cases with one gold call, ``irrelevant``: with no tool that fits."""
     pool = {tool["function"]["name"]: tool for case in single for tool in case.tools}
     offered = [_with_distractors(case, pool, rng_for(seed, "offer", case.id)) for case in single]
     asking = [removed for case in offered for removed in list(with_value_removed(case))[:2]]
@@ -111,9 +107,7 @@ def _vague(case: Situation, rng: random.Random) -> Iterator[Situation]:
 
 
 def _target_gone(case: Situation, pool: dict[str, Json], rng: random.Random, index: int) -> Iterator[Situation]:
-    """The case without the tool it needs: the other tools stay (or unrelated ones come), and every eighth time none
-    is left.
-    """
+    """The case without the tool it needs: the others stay or unrelated ones come; every eighth time none is left."""
     if case.call is None:
         return
     rest = [tool for tool in case.tools if tool["function"]["name"] != case.call["name"]]
@@ -175,9 +169,7 @@ def _message(made: str | Json | list[Json]) -> Json:
 
 
 def preference_rows(by_behaviour: dict[str, list[Situation]], seed: int, per_behaviour: int = 450) -> list[Json]:
-    """The same number of pairs of every behaviour, at most ``per_behaviour``; a situation comes twice if they are
-    few.
-    """
+    """As many pairs of each behaviour, at most ``per_behaviour``; where situations are few, each is used twice."""
     material = _material(by_behaviour, seed)
     target = min(per_behaviour, *(2 * len(by_behaviour[b]) for b in _BEHAVIOURS))
     rows: list[Json] = []

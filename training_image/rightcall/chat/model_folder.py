@@ -32,9 +32,10 @@ def named_template(name: str) -> str:
 
 
 class ModelFolder:
-    """Reads FILES.
+    """What FILES of one model folder say, read once.
 
-    Raises: RecipeError when the tokenizer is missing or a file cannot be read.
+    Raises:
+        RecipeError: the tokenizer is missing, or a file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +79,7 @@ class ModelFolder:
         return template
 
     def splitter(self) -> re.Pattern[str] | None:
-        """Pattern of the special tokens whose pieces between may be tokenised alone; None = there are none."""
+        """Pattern of special tokens that cut a text into pieces which may be tokenised alone; None = there are none."""
         plain = [token for token in self._added.values() if not (token.lstrip or token.rstrip or token.single_word)]
         tokens = [token.content for token in plain if token.special and not token.normalized]
         if not tokens:

@@ -15,9 +15,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-# Llama 3.2's template writes today's date into every prompt. A prompt that changes at midnight would make the ids of
-# training
-# and scoring differ and every cached stage stale, so that templates see the date that Llama's own fallback names.
+# Llama 3.2's template writes today's date into every prompt. A prompt that changes at midnight would give training and
+# scoring different token ids and make every cached stage stale: templates see the date of Llama's own fallback instead.
 TEMPLATE_DATE = datetime(2024, 7, 26)
 # What a template can raise besides jinja's own errors: it computes with whatever the messages hold.
 TEMPLATE_FAILURES = (
@@ -94,7 +93,11 @@ def _strftime_now(form: str) -> str:
 
 
 def compile_template(source: str) -> jinja2.Template:
-    """Raises: jinja2.TemplateSyntaxError."""
+    """The template in a sandbox with the filters and functions that transformers gives it.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is not valid jinja.
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
@@ -124,7 +127,8 @@ def _line_number(traceback: TracebackType | None) -> int | None:
 def template_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """The message as templates expect it: no None values, arguments as an object, reasoning under its standard name.
 
-    Raises: ValueError when a call's arguments are a string that is not JSON.
+    Raises:
+        ValueError: a call's arguments are a string that is not JSON.
     """
     plain = {key: value for key, value in message.items() if value is not None}
     reasoning = next((plain[key] for key in ("reasoning_content", "thinking", "reasoning") if key in plain), None)

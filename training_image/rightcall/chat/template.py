@@ -1,4 +1,4 @@
-"""Template-true: the one way from messages and tools to token ids and loss mask, in training, scoring and generation.
+"""The one way from messages and tools to token ids and loss mask, in training, scoring and generation.
 
     prompt   <|im_start|>system … <|im_start|>user\\nWeather in Rome?<|im_end|>\\n<|im_start|>assistant\\n     mask 0
     answer   <tool_call>\\n{"name": "get_weather", "arguments": {"city": "Rome"}}\\n</tool_call><|im_end|>    mask 1
@@ -71,7 +71,8 @@ class ChatTemplate:
     def load(cls, model_folder: Path, template: str | None = None) -> ChatTemplate:
         """`template` is a name in rightcall/chat/templates; None = the model's own.
 
-        Raises: RecipeError when a file is missing or the template has no place for tools.
+        Raises:
+            RecipeError: a file is missing, or the template has no place for tools.
         """
         folder = ModelFolder(Path(model_folder))
         if template is not None:
@@ -79,7 +80,11 @@ class ChatTemplate:
         return cls(folder, folder.own_template(), str(model_folder))
 
     def render(self, messages: Sequence[Message], tools: Tools, *, add_generation_prompt: bool = False) -> str:
-        """Raises: DataError when the template refuses these messages or one of them holds a control token."""
+        """The conversation as one text, with the opening of an answer at its end when `add_generation_prompt` is set.
+
+        Raises:
+            DataError: the template refuses these messages, or one of them holds a control token.
+        """
         return self._render(messages, tools, add_generation_prompt, TEMPLATE_ARGUMENTS)
 
     def prompt_text(self, messages: Sequence[Message], tools: Tools) -> str:
@@ -103,7 +108,8 @@ class ChatTemplate:
     def encode_batch(self, rows: Sequence[Row]) -> list[Encoded]:
         """Ids and loss mask of whole conversations; thousands at once share the tokenisation of equal pieces.
 
-        Raises: DataError when no assistant turn can be trained on, or an answer and its prompt share a token.
+        Raises:
+            DataError: no assistant turn can be trained on, or an answer and its prompt share a token.
         """
         texts = [self.render(messages, tools) for messages, tools in rows]
         spans = [self._spans(text, *row) for text, row in zip(texts, rows, strict=True)]
@@ -123,7 +129,8 @@ class ChatTemplate:
     def encode_pair(self, prompt: Sequence[Message], tools: Tools, answer: Message) -> tuple[list[int], list[int]]:
         """(prompt ids, answer ids with the end-of-turn token); together a prefix of what `encode` gives.
 
-        Raises: DataError as `encode_batch`.
+        Raises:
+            DataError: as in `encode_batch`.
         """
         messages = [*prompt, answer]
         text = self.render(messages, tools)

@@ -17,8 +17,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from rightcall.chat.template import ChatTemplate
 from rightcall.evaluation.questions import answer_message
 from rightcall.job.partial_results import PartialResults
-from rightcall.measurement.metrics import CLASSES
 from rightcall.recipe.sections import EvaluationSection
+from rightcall.rows.vocabulary import BEHAVIOURS
 from rightcall.toolcalls import verifier
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def sample(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
     """Up to n rows, as many of each gold behaviour as there are, in the order of the rows."""
     generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
     waiting = []
-    for name in CLASSES:
+    for name in BEHAVIOURS:
         indices = [index for index, row in enumerate(rows) if row["correct_answer"] == name]
         generator.shuffle(indices)
         waiting.append(indices)
@@ -116,7 +116,7 @@ def judge(row: Row, text: str) -> dict[str, Any]:
 
 
 def _digest(template: ChatTemplate, prompts: Sequence[Sequence[int]], settings: EvaluationSection) -> str:
-    """Of all that decides which batches there are and what a model writes."""
+    """sha256 of all that decides which batches there are and what a model writes."""
     plan = [list(map(list, prompts)), BATCH_ROWS, settings.max_new_tokens, settings.dtype, list(template.eos_ids)]
     return hashlib.sha256(json.dumps(plan).encode()).hexdigest()
 

@@ -9,24 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedModel
-
-from rightcall.chat.template import ChatTemplate
-from rightcall.evaluation.questions import Question, read_questions
+from rightcall.evaluation.questions import Question
 from rightcall.likelihood.prefix_tree import PrefixTree, group
 from rightcall.likelihood.scorer import Scorer
-from rightcall.measurement.metrics import CLASSES
 from rightcall.recipe.sections import EvaluationSection
+from rightcall.rows.vocabulary import BEHAVIOURS
 
-logger = logging.getLogger(__name__)
-
-OnProgress = Callable[[int, int], None]
 Item = dict[str, Any]
 
 # Two answers closer than this may change places in bf16. Largest error of a difference between two answers seen with
@@ -74,10 +66,17 @@ class Plan:
             items = [settled.get(index, item) for index, item in zip(chunk, items, strict=True)]
         return Scored(items, tokens)
 
+    def in_order(self, scored: Mapping[int, Scored]) -> list[Item]:
+        """Lines of items.jsonl in the order of the rows, from all chunks by number."""
+        found: dict[int, Item] = {}
+        for number, chunk in enumerate(self.chunks):
+            found |= zip(chunk, scored[number].items, strict=True)
+        return [found[index] for index in range(len(found))]
+
     def _items(self, chunk: Sequence[int], *, low_precision: bool) -> Scored:
         questions = [self.questions[index] for index in chunk]
         sequences = [sequence for question in questions for sequence in question.sequences]
-        prompts = [len(question.prompt) for question in questions for _ in CLASSES]
+        prompts = [len(question.prompt) for question in questions for _ in BEHAVIOURS]
         logliks = self.scorer.logliks(sequences, prompts, low_precision=low_precision)
         items = [_item(question, logliks[4 * row : 4 * row + 4]) for row, question in enumerate(questions)]
         naive = sum(len(sequence) - 1 for sequence in sequences)
@@ -88,40 +87,6 @@ class Plan:
             return [[index] for index in indices]
         sequences = [self.questions[index].sequences for index in indices]
         return [[indices[position] for position in chunk] for chunk in group(sequences, self.max_tokens)]
-
-
-def score_choices(
-    model: PreTrainedModel,
-    template: ChatTemplate,
-    rows: Sequence[Mapping[str, Any]],
-    settings: EvaluationSection,
-    progress: OnProgress | None = None,
-) -> list[Item]:
-    """Lines of items.jsonl, in the order of the rows; `progress` hears (items done, items in all).
-
-    Load the model in float32: `settings.dtype` chooses the arithmetic, and near-ties need the float32 weights.
-
-    Raises:
-        ScoringError: see `questions.read_questions`.
-    """
-    started = time.monotonic()
-    plan = Plan(Scorer(model), read_questions(template, rows, settings.prompt), settings)
-    found: dict[int, Item] = {}
-    tokens = 0
-    for chunk in plan.chunks:
-        items, more = plan.score(chunk)
-        tokens += more
-        found |= dict(zip(chunk, items, strict=True))
-        if progress is not None:
-            progress(len(found), len(rows))
-    logger.info(
-        "scored %d items in %.1f s: %d tokens forward instead of %d",
-        len(rows),
-        time.monotonic() - started,
-        tokens,
-        plan.tokens_naive,
-    )
-    return [found[index] for index in range(len(rows))]
 
 
 def is_near_tie(item: Mapping[str, Any]) -> bool:
@@ -140,8 +105,8 @@ def _item(question: Question, logliks: Sequence[float]) -> Item:
         "characters": question.characters,
         "tokens": [len(answer) for answer in question.answers],
         # the first of equals, as numpy's argmax in lm-eval
-        "prediction": CLASSES[logliks.index(max(logliks))],
-        "prediction_norm": CLASSES[per_character.index(max(per_character))],
+        "prediction": BEHAVIOURS[logliks.index(max(logliks))],
+        "prediction_norm": BEHAVIOURS[per_character.index(max(per_character))],
         "has_tools": question.has_tools,
         "rescored": False,
     }

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, ScoringError
 from rightcall.evaluation.when2call_prompts import prompt_and_answers
-from rightcall.measurement.metrics import CLASSES
+from rightcall.rows.vocabulary import BEHAVIOURS
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Question:
     gold: str
     has_tools: bool
     prompt: list[int]
-    answers: list[list[int]]  # in the order of metrics.CLASSES
+    answers: list[list[int]]  # in the order of vocabulary.BEHAVIOURS
     characters: list[int]  # of each answer's text: the denominators of acc_norm
 
     @property
@@ -31,7 +31,8 @@ class Question:
 
 
 def read_questions(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], style: str) -> list[Question]:
-    """
+    """The rows as prompts and answers in tokens, in their order.
+
     Raises:
         ScoringError: no rows, an id twice, an item that the template cannot write or the window cannot hold.
     """
@@ -83,7 +84,7 @@ def _chat(template: ChatTemplate, row: Mapping[str, Any]) -> Question:
     text = template.prompt_text(messages, row["tools"])
     prompt = template.tokenize(text)
     answers, characters = [], []
-    for name in CLASSES:
+    for name in BEHAVIOURS:
         answer = template.answer_text(answer_message(row, name))
         whole = template.tokenize(text + answer + template.end_of_turn)[:-1]
         if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
@@ -100,16 +101,19 @@ def _task(tokenizer: Tokenizer, row: Mapping[str, Any], style: str) -> Question:
     context, choices = prompt_and_answers(row, style)
     encoded = dict(zip(row["answers"], (encode_pair(tokenizer, context, choice) for choice in choices), strict=True))
     lengths = dict(zip(row["answers"], map(len, choices), strict=True))
-    prompt = encoded[CLASSES[0]][0]
-    answers, characters = [encoded[name][1] for name in CLASSES], [lengths[name] for name in CLASSES]
+    prompt = encoded[BEHAVIOURS[0]][0]
+    answers, characters = [encoded[name][1] for name in BEHAVIOURS], [lengths[name] for name in BEHAVIOURS]
     if not all(answers):
         raise DataError(f"an answer adds no token to the prompt {context[-60:]!r}; remove the item")
     return Question(row["id"], row["correct_answer"], bool(row["tools"]), prompt, answers, characters)
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """lm-eval's `_encode_pair` for causal models: trailing white space moves into the continuation, which is what the
-    whole text has beyond as many tokens as the context alone (no check that those are the same tokens)."""
+    """lm-eval's `_encode_pair` for causal models: trailing white space moves into the continuation.
+
+    The continuation is what the whole text has beyond as many tokens as the context alone has (lm-eval does not check
+    that those are the same tokens).
+    """
     kept = context.rstrip()
     whole, prompt = _encode(tokenizer, context + continuation), _encode(tokenizer, kept)
     return prompt, whole[len(prompt) :]

@@ -2,8 +2,8 @@
 
     items.jsonl        a line per item: log-likelihoods, predictions
     generations.jsonl  a sample answered freely, parsed and judged
-    scores.json        every metric with n, confusion matrix, the keyword rule beside it; no intervals, whose settings
-                       may change without scoring again: whoever shows scores computes them from the items
+    scores.json        every metric with n, confusion matrix, the keyword rule beside it; no intervals: they are
+                       computed from the items when shown, so that their settings may change without scoring again
     metrics.jsonl      progress while it runs
     summary.json       seconds, memory, tokens per second
 
@@ -14,34 +14,32 @@ that was killed, or asked to stop, goes on after them.
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
-import resource
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from rightcall.errors import DataError, ScoringError
+from rightcall.errors import ScoringError
 from rightcall.evaluation.generation import answer_rows, sample
-from rightcall.evaluation.multiple_choice import Item, Plan, Scored, score_choices
+from rightcall.evaluation.multiple_choice import Item, Plan, Scored
 from rightcall.evaluation.questions import read_questions
 from rightcall.job import metrics_log
 from rightcall.job.folders import STOPPED, Job
 from rightcall.job.partial_results import PartialResults
 from rightcall.likelihood.scorer import Scorer
-from rightcall.measurement import baseline, metrics
+from rightcall.measurement import metrics
+from rightcall.measurement.baseline import rule_items
+from rightcall.parallel.processes import memory_bytes
 from rightcall.recipe.sections import EvaluationSection
-from rightcall.rows import canonical, snapshots, vocabulary
-from rightcall.rows.lines import parse_line
+from rightcall.rows.snapshots import read_snapshot
+from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.template_check import load_template
-
-__all__ = ["run", "score_choices", "summarise"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ def run(job: Job) -> None:
         torch.set_num_threads(job.recipe.compute.threads)
     settings = job.recipe.evaluation
     folder = model_folder(job.channel("model"))
-    items_read = read_items(job.channel("dataset"))
+    items_read = read_snapshot(job.channel("dataset"), "choice")
     template = load_template(folder, job.recipe.model.chat_template)
     questions = read_questions(template, items_read, settings.prompt)
     model = load_model(folder, trust_remote_code=job.recipe.model.trust_remote_code)
@@ -92,7 +90,11 @@ class ScoringWork:
         return sum(scored.tokens for scored in self.done.values())
 
     def stop_if_asked(self) -> None:
-        """Raises: SystemExit with 143; what is done stays for the next run."""
+        """Ends the process when the job was asked to stop.
+
+        Raises:
+            SystemExit: with status 143; what is done is kept for the next run.
+        """
         if self.job.stop_flag.exists():
             logger.info("asked to stop: %d of %d trees are kept", len(self.done), len(self.plan.chunks))
             raise SystemExit(STOPPED)
@@ -100,7 +102,8 @@ class ScoringWork:
     def score(self) -> list[Item]:
         """All items in the order of the rows.
 
-        Raises: SystemExit with 143 when the job was asked to stop; what is done stays for the next run.
+        Raises:
+            SystemExit: with status 143, when the job was asked to stop; what is done is kept for the next run.
         """
         started = time.monotonic()
         if self.done:
@@ -119,12 +122,7 @@ class ScoringWork:
             self.seconds = time.monotonic() - started
             self.finished.add(number, scored._asdict())
             metrics_log.append(self.job.output / "metrics.jsonl", self._progress())
-        found = {
-            index: item
-            for number, chunk in enumerate(self.plan.chunks)
-            for index, item in zip(chunk, self.done[number].items, strict=True)
-        }
-        return [found[index] for index in range(len(found))]
+        return self.plan.in_order(self.done)
 
     def _progress(self) -> dict[str, Any]:
         left = self.plan.tokens_naive - sum(map(self._naive, self.done))
@@ -146,7 +144,7 @@ class ScoringWork:
 
 
 def summarise(
-    choice_rows: Sequence[vocabulary.Row],
+    choice_rows: Sequence[Row],
     items: Sequence[Item],
     generations: Sequence[Item],
     settings: EvaluationSection,
@@ -169,25 +167,11 @@ def summarise(
     }
 
 
-def rule_items(choice_rows: Sequence[vocabulary.Row]) -> list[Item]:
-    """The keyword rule's predictions as items, under both decision rules the same."""
-    picked = [(row, baseline.predict(row)) for row in choice_rows]
-    return [
-        {
-            "id": row["id"],
-            "gold": row["correct_answer"],
-            "prediction": name,
-            "prediction_norm": name,
-            "has_tools": bool(row["tools"]),
-        }
-        for row, name in picked
-    ]
-
-
 def model_folder(channel: Path) -> Path:
     """The channel itself, or its `model` folder (a stage's folder in the store).
 
-    Raises: ScoringError when neither holds a config.json.
+    Raises:
+        ScoringError: neither holds a config.json.
     """
     for folder in (channel, channel / "model"):
         if (folder / "config.json").is_file():
@@ -198,7 +182,11 @@ def model_folder(channel: Path) -> Path:
 
 
 def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """In float32 (near-ties need it), on the GPU if there is one."""
+    """In float32 (near-ties need it), on the GPU if there is one.
+
+    Raises:
+        ScoringError: the model cannot be loaded.
+    """
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as err:
@@ -217,46 +205,14 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return model.float().to("cuda")
 
 
-def read_items(folder: Path) -> list[vocabulary.Row]:
-    """A snapshot's choice rows, or all lines of the folder's *.jsonl and *.jsonl.gz suites, each file one source.
-
-    Raises: DataError for a line that is no item, ScoringError when there is nothing to read.
-    """
-    if (folder / "choice.parquet").is_file():
-        return snapshots.read_snapshot(folder, "choice")
-    files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
-    if not files:
-        raise ScoringError(
-            f"{str(folder)!r} holds neither choice.parquet nor a .jsonl or .jsonl.gz file; name a snapshot or a suite"
-        )
-    return [row for file in files for row in _suite(file)]
-
-
-def _suite(file: Path) -> Iterator[vocabulary.Row]:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = parse_line(line)
-            except DataError as err:
-                raise DataError(f"{err.detail} (line {number} of {file.name!r})", reason=err.reason) from err
-            yield canonical.to_canonical(record, "choice", file.name, number)
-
-
 def _summary(work: ScoringWork, n: int, seconds: float) -> dict[str, Any]:
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if torch.cuda.is_available()
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
     return {
         "steps": n,
         "seconds": round(seconds, 1),
         "scoring_seconds": round(work.seconds, 1),
         "tokens": work.computed,
         "tokens_per_second": round(work.computed / work.seconds, 1) if work.seconds else None,
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": memory_bytes(),
         "warnings": []
         if work.plan.scorer.uses_trees
         else ["scored question by question: the model's attention takes no prefix trees"],

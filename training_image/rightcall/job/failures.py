@@ -1,4 +1,4 @@
-"""The error that ends a job, told once: by the process that made it, not by those that lost their neighbour.
+"""The error that ends a job, reported once: by the process that failed, not by those that lost their connection to it.
 
 When one of many processes fails, the others fail a moment later, because a connection broke. Each leaves a report
 (output/failures/rank-<n>.json); entry.py makes of them the one failure file of its host. The first process to fail also
@@ -94,7 +94,7 @@ def _folder(where: Folders) -> Path:
 
 
 def _exchange(text: str | None) -> str | None:
-    """Tells the others the reason, or asks for it (None); the reason, or None when nobody said one.
+    """Tells the others the reason, or asks them for it (text None); returns it, None when nobody gave one.
 
     Rank 0 keeps the store. It leaves its connections first, so that the others wake up and come to read.
     """

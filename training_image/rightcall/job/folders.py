@@ -81,7 +81,8 @@ class Job:
     def channel(self, name: str) -> Path:
         """The input folder `name`.
 
-        Raises: BackendError when it is not there: whoever started the job left the channel out.
+        Raises:
+            BackendError: it is not there; whoever started the job left the channel out.
         """
         path = self.folders.channel(name)
         if not path.is_dir():
@@ -118,7 +119,9 @@ def resource_config(job_folders: Folders) -> dict[str, Any]:
 def load_job() -> Job:
     """The job that the input channels describe; makes its output folders.
 
-    Raises: BackendError when a file of the contract is missing or broken, RecipeError when the recipe does not fit.
+    Raises:
+        BackendError: a file of the contract is missing or broken.
+        RecipeError: the recipe does not fit this version.
     """
     from pydantic import ValidationError
 

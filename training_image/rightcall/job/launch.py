@@ -4,9 +4,9 @@
     everything else                             python -m torch.distributed.run … train.py, once per host
     base and score                              python train.py on the first host; the others have nothing to do
 
-The first host in sorted order is where the processes meet. As on SageMaker its name (algo-1) must resolve; where it does
-not, RIGHTCALL_MASTER_ADDR names an address instead, and RIGHTCALL_MASTER_PORT a port (two jobs on one machine). This
-module imports nothing heavy, so that entry.py can use it.
+The first host in sorted order is where the processes meet. As on SageMaker its name (algo-1) must resolve; where it
+does not, RIGHTCALL_MASTER_ADDR names an address instead, and RIGHTCALL_MASTER_PORT a port (two jobs on one machine).
+This module imports nothing heavy, so that entry.py can use it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def plan(
 ) -> Launch | None:
     """What to start on this host, None where there is nothing to do; `job` is job.json.
 
-    Raises: BackendError when the hosts, or the processes asked for, make no sense.
+    Raises:
+        BackendError: the hosts, or the processes asked for, make no sense.
     """
     hosts, this = sorted_hosts(resources)
     alone = Launch([sys.executable, "-u", str(program)])
@@ -64,7 +65,11 @@ def plan(
 
 
 def sorted_hosts(resources: Mapping[str, Any]) -> tuple[list[str], str]:
-    """(all hosts in the order of their ranks, this one).  Raises: BackendError when they do not fit."""
+    """(all hosts in the order of their ranks, this one).
+
+    Raises:
+        BackendError: this host is not one of them, or one is named twice.
+    """
     hosts, this = resources.get("hosts"), resources.get("current_host")
     if not isinstance(hosts, list) or not hosts or this not in hosts or len(set(hosts)) != len(hosts):
         raise BackendError(
@@ -75,7 +80,11 @@ def sorted_hosts(resources: Mapping[str, Any]) -> tuple[list[str], str]:
 
 
 def processes_per_host(wanted: int | None, gpus: int) -> int:
-    """One per GPU where there are any, else one.  Raises: BackendError for more processes than GPUs."""
+    """`wanted`, else one per GPU where there are any, else one.
+
+    Raises:
+        BackendError: more processes than GPUs are wanted.
+    """
     if wanted and gpus and wanted > gpus:
         raise BackendError(
             f"compute.processes is {wanted}, but this host has {gpus} GPUs and a process needs one of its own; "

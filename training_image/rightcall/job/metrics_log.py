@@ -1,4 +1,4 @@
-"""metrics.jsonl, the lines that a job tells while it runs.
+"""metrics.jsonl, the lines that a job writes while it runs.
 
 In a container nobody sees the file before the job has ended: with RIGHTCALL_METRICS_TO_LOG=1 every line also goes to
 stdout, as ``RIGHTCALL_METRICS {"step": 4, …}``, and so to the log that whoever started the job reads.
@@ -29,7 +29,7 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def restore(path: Path, copy: Path) -> None:
-    """Brings the checkpoint's ``copy`` back where the machine that wrote the lines is gone, as after a Spot interruption."""
+    """Brings back the checkpoint's ``copy`` where the machine that wrote the lines is gone (a Spot interruption)."""
     if not path.is_file() and copy.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(copy, path)

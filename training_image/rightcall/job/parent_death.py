@@ -16,7 +16,8 @@ def die_with_parent(*, parent: int | None = None) -> Callable[[], None]:
 
     Its parent is the *thread* that started it: wait for the child in that thread.
 
-    `parent` is who the parent should be; None = whoever it is now. It must not be found dead already.
+    `parent` is the process id of who the parent should be; None = whoever it is now. Where it is dead already, the
+    child ends at once.
     """
     if sys.platform != "linux":
         return lambda: None

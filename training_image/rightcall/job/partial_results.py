@@ -13,7 +13,7 @@ from typing import Any
 
 
 class PartialResults:
-    """The finished pieces of one plan, by number; ``plan`` is a digest of the whole work, so that no other's are taken."""
+    """The finished pieces of one plan, by number; ``plan`` is a digest of the work: other plans' are dropped."""
 
     def __init__(self, path: Path, plan: str) -> None:
         self.path, self._plan = path, plan

@@ -1,4 +1,4 @@
-"""What each stage of the training program is, in one place: a new stage is a row here, its module, its section, its task.
+"""What each stage of the training program is: a new stage is a row here, its module, its section and its task.
 
 It imports nothing heavy, so that entry.py and the orchestrator read it too.
 """
@@ -27,7 +27,7 @@ class StageFacts:
     utilisation: float = 0.0  # assumed share of a GPU's peak FLOP/s; the estimate of its time rests on it
     shares_work: bool = False  # several processes and hosts may share it; it trains
     resumes: bool = False  # goes on from what an earlier attempt left in checkpoints/
-    on_this_machine: bool = False  # on every backend: it reads a source that lies, or is fetched, here
+    on_this_machine: bool = False  # whatever the backend: its source lies, or is fetched, here
     leaves: str = MODEL  # file below the job's root without which the job has not done its work
     curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for people: title → fields of metrics.jsonl
 

@@ -1,6 +1,6 @@
 """Log-probabilities of answer tokens for TRL's trainers, at the cost of what is really new in a batch.
 
-TRL feeds every sequence of a padded batch, and off CUDA it puts every position through the vocabulary. Here the rows of
+TRL feeds every sequence of a padded batch, and without CUDA it computes the logits of every position. Here the rows of
 a batch are laid into one prefix tree (`prefix_tree.py`): the prompt that chosen and rejected share, and the tools that
 rows share, are computed once, padding is never computed, and only the positions that predict an answer token reach the
 head. The numbers are the same.
@@ -97,8 +97,9 @@ def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.T
 
 
 def _score(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Log-probability of each target, then what TRL logs or weighs by: entropy, log of the sum of squared
-    probabilities, mean logit, hit.
+    """Per target (log-probability, entropy, log of the sum of squared probabilities, mean logit, hit).
+
+    All but the first are what TRL logs or weighs by.
     """
     weight = head.weight
     # bf16 logits are off by up to 0.06; on a CPU the few answer rows cost next to nothing in fp32

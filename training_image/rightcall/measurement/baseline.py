@@ -1,4 +1,4 @@
-"""The word-matching rule that a sceptic would write, quoted next to every model score: what needs no model at all.
+"""A word-matching rule, shown next to every model's score: what can be reached without any model.
 
 It reads the question, the tools and the four answers, never the gold answer. Measured (chance over the three classes
 that occur: 0.33): 0.84 on sgd_eval_dev (n = 300), 0.77 on when2call_dev100 (n = 100), 0.71 on the items derived from
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _WORD = re.compile(r"\w+")
@@ -18,12 +19,11 @@ _COMMON_WORDS = 2
 _MIN_LENGTH = 4  # letters; shorter words are in every question and every description
 
 
-def predict(row: dict[str, Any]) -> str:
+def predict(row: Mapping[str, Any]) -> str:
     """The behaviour that the rule picks for a choice row; ``direct`` is never gold in When2Call and never picked.
 
     No tool offered, or a call of another tool: cannot_answer. Most of the call's values in the question: tool_call.
-    Two long
-    words common to question and tools: request_for_info. Else cannot_answer.
+    Two long words common to question and tools: request_for_info. Else cannot_answer.
     """
     names = {tool["function"]["name"] for tool in row["tools"]}
     call = _call(row["answers"]["tool_call"])
@@ -34,6 +34,16 @@ def predict(row: dict[str, Any]) -> str:
         return "tool_call"
     common = _long_words(question) & _long_words(json.dumps(row["tools"]).lower())
     return "request_for_info" if len(common) >= _COMMON_WORDS else "cannot_answer"
+
+
+def rule_items(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rule's answers to choice rows, as lines of items.jsonl: the same under both decision rules."""
+    items = []
+    for row in rows:
+        chosen = predict(row)
+        item = {"id": row["id"], "gold": row["correct_answer"], "has_tools": bool(row["tools"])}
+        items.append({**item, "prediction": chosen, "prediction_norm": chosen})
+    return items
 
 
 def _call(text: str) -> dict[str, Any]:

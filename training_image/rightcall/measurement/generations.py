@@ -25,8 +25,10 @@ def summarise_generations(lines: Sequence[Item], *, confidence: float) -> dict[s
 
 
 def verdict_flags(lines: Sequence[Item], name: str) -> list[bool]:
-    """A verdict's None means that the question does not arise for the item (there is no call whose arguments could be
-    right) and leaves the item out of that share's n."""
+    """One metric's verdicts, True or False.
+
+    None means that the question does not arise (there is no call whose arguments could be right): the item is left out.
+    """
     flags = [line["verdict"].get(name.removeprefix("gen_")) for line in lines]
     return [bool(flag) for flag in flags if flag is not None]
 
@@ -34,7 +36,7 @@ def verdict_flags(lines: Sequence[Item], name: str) -> list[bool]:
 def compare_generations(
     first: list[dict[str, Any]], second: list[dict[str, Any]], evaluation: EvaluationSection
 ) -> dict[str, Difference]:
-    """A verdict's None leaves the item out, as in `summarise_generations`; here when either model's is None."""
+    """First model minus second on the same items; one whose verdict is None for either model is left out."""
     verdicts = {line["id"]: line["verdict"] for line in second}
     generator = np.random.default_rng(evaluation.seed)
     tail = (1 - evaluation.confidence) / 2

@@ -7,7 +7,7 @@ its macro_f1 and its hallucination rate from one (gold, prediction) pair; the pa
 published, but the published numbers (Llama-3.2-3B: acc_norm 46.5, F1 17.9) only fit predictions by plain
 log-likelihood, so those two are also given under that rule as macro_f1_acc and tool_hallucination_acc.
 
-Intervals: Wilson's for one model's shares (it stays honest at 0 of n and n of n), the percentile bootstrap for F1 and
+Intervals: Wilson's for one model's shares (it holds at 0 of n and n of n too), the percentile bootstrap for F1 and
 for every difference between two models on the same items.
 """
 
@@ -32,20 +32,19 @@ from rightcall.measurement.intervals import (
     resamples,
     wilson,
 )
+from rightcall.rows.vocabulary import BEHAVIOURS
 
-# The order of When2Call's answer keys; also rightcall.rows.BEHAVIOURS.
-CLASSES = ("direct", "tool_call", "request_for_info", "cannot_answer")
 METRICS = (
     "acc",
     "acc_norm",
     "macro_f1",
     "macro_f1_3",
     "macro_f1_acc",
-    *(f"recall_{name}" for name in CLASSES),
+    *(f"recall_{name}" for name in BEHAVIOURS),
     "tool_hallucination",
     "tool_hallucination_acc",
 )
-TOOL_CALL = CLASSES.index("tool_call")
+TOOL_CALL = BEHAVIOURS.index("tool_call")
 RULES = ("prediction", "prediction_norm")
 
 
@@ -126,7 +125,9 @@ def paired(
 def confusion(items: Sequence[Item], rule: str = "prediction_norm") -> dict[str, dict[str, int]]:
     """{gold: {predicted: items}} over all four behaviours."""
     counts = count_cells(_golds(items) * 4 + _codes(items, rule), 16).reshape(4, 4).astype(int)
-    return {gold: dict(zip(CLASSES, row.tolist(), strict=True)) for gold, row in zip(CLASSES, counts, strict=True)}
+    return {
+        gold: dict(zip(BEHAVIOURS, row.tolist(), strict=True)) for gold, row in zip(BEHAVIOURS, counts, strict=True)
+    }
 
 
 def _measure(counts: Counts, rule: str, occurring: list[int] | None = None) -> dict[str, NDArray[np.float64]]:
@@ -144,7 +145,7 @@ def _measure(counts: Counts, rule: str, occurring: list[int] | None = None) -> d
         found = {"acc": accuracy, "macro_f1_acc": f1.mean(-1), "tool_hallucination_acc": hallucination}
     else:
         found = {"acc_norm": accuracy, "macro_f1": f1.mean(-1), "macro_f1_3": f1[..., occurring].mean(-1)}
-        found |= {f"recall_{CLASSES[index]}": recall[..., index] for index in occurring}
+        found |= {f"recall_{BEHAVIOURS[index]}": recall[..., index] for index in occurring}
         found |= {"tool_hallucination": hallucination}
     return {name: value for name, value in found.items() if not np.isnan(value).all()}
 
@@ -164,7 +165,7 @@ def _denominators(counts: Counts, rule: str) -> dict[str, int]:
     total, toolless, gold = int(counts.sum()), int(counts[0].sum()), counts.sum((0, 2)).astype(int)
     if rule == "prediction":
         return {"acc": total, "tool_hallucination_acc": toolless}
-    recalls = {f"recall_{name}": int(n) for name, n in zip(CLASSES, gold, strict=True)}
+    recalls = {f"recall_{name}": int(n) for name, n in zip(BEHAVIOURS, gold, strict=True)}
     return {"acc_norm": total, "tool_hallucination": toolless, **recalls}
 
 
@@ -178,7 +179,7 @@ def _mcnemar_of(
     else:
         among, right, other = np.ones_like(golds, dtype=bool), ours == golds, theirs == golds
     if name.startswith("recall_"):
-        among = golds == CLASSES.index(name.removeprefix("recall_"))
+        among = golds == BEHAVIOURS.index(name.removeprefix("recall_"))
     return mcnemar(int((among & right & ~other).sum()), int((among & ~right & other).sum()))
 
 
@@ -198,10 +199,10 @@ def _tools(items: Sequence[Item]) -> NDArray[np.int64]:
 
 
 def _codes(items: Sequence[Item], field: str) -> NDArray[np.int64]:
-    unknown = {item[field] for item in items} - set(CLASSES)
+    unknown = {item[field] for item in items} - set(BEHAVIOURS)
     if unknown:
-        raise ScoringError(f"items.jsonl has {field} {sorted(unknown)!r}; expected one of {', '.join(CLASSES)}")
-    return np.array([CLASSES.index(item[field]) for item in items])
+        raise ScoringError(f"items.jsonl has {field} {sorted(unknown)!r}; expected one of {', '.join(BEHAVIOURS)}")
+    return np.array([BEHAVIOURS.index(item[field]) for item in items])
 
 
 def _require_same_items(first: Sequence[Item], second: Sequence[Item]) -> None:

@@ -3,7 +3,8 @@
     gathered to rank 0   weights by name, optimiser state as torch writes it for one process
     given back           rank 0 reads, every rank gets what it holds of each tensor
 
-So a checkpoint does not show how many processes wrote it, nor how: another number, or another kind, goes on from it.
+So a checkpoint does not depend on how many processes wrote it, nor on how they shared the model: another number of
+processes, or another kind of sharing, can go on from it.
 Every function here is called by all ranks at once.
 """
 
@@ -54,7 +55,8 @@ def _on_first(values: Iterator[tuple[Any, torch.Tensor]]) -> Iterator[tuple[Any,
 def put_weights(model: nn.Module, weights: dict[str, torch.Tensor] | None, source: str) -> None:
     """Copies rank 0's weights into a model that is not wrapped yet; the others give None.
 
-    Raises: TrainingError on every rank when they are those of other parameters.
+    Raises:
+        TrainingError: on every rank, when the weights are those of other parameters.
     """
     parameters = trained_parameters(model)
     different = sorted(weights.keys() ^ parameters.keys()) if weights is not None else []
@@ -66,7 +68,7 @@ def put_weights(model: nn.Module, weights: dict[str, torch.Tensor] | None, sourc
 
 
 def put_fp32_copies(model: nn.Module, weights: dict[str, torch.Tensor] | None) -> None:
-    """Where bf16 weights got fp32 copies: what the weights had lost of these."""
+    """Restores the fp32 copies of bf16 weights, which were made of the weights and so had lost precision."""
     for name, parameter in trained_parameters(model).items():
         lossy = parameter.dtype != torch.float32 if is_zero(parameter) else isinstance(parameter, DTensor)
         if lossy:
@@ -80,7 +82,7 @@ def put_fp32_copies(model: nn.Module, weights: dict[str, torch.Tensor] | None) -
 
 
 def gather_optimizer(model: nn.Module, optimizer: Any, names: list[list[str]]) -> State:
-    """`optimizer.state_dict()` with whole tensors on rank 0; `names` are the parameters' of each group, in its order."""
+    """`optimizer.state_dict()` with whole tensors on rank 0; `names` are each group's parameters, in its order."""
     parameters = trained_parameters(model)
     flat = [name for group in names for name in group]
     if is_zero(parameters[flat[0]]):
@@ -104,7 +106,7 @@ def _gather_zero(optimizer: Any, parameters: list[nn.Parameter], names: list[lis
     scalars = {
         key: value.to("cpu") if torch.is_tensor(value) else value for key, value in some.items() if key not in keys
     }
-    # each with a counter of its own: torch counts in place, and torch.save keeps what is one object one
+    # a counter for each parameter: torch counts in place, and torch.save keeps one shared tensor shared
     state = {index: {key: _copied(value) for key, value in scalars.items()} for index in range(len(parameters))}
     values = (
         ((index, key), safe_get_full_optimizer_state(parameter, key))
@@ -122,7 +124,7 @@ def _gather_zero(optimizer: Any, parameters: list[nn.Parameter], names: list[lis
 
 
 def _groups(inner: torch.optim.Optimizer, names: list[list[Any]]) -> list[State]:
-    """The group of each entry of `names`: ZeRO-3 drops groups without parameters, for which any other stands."""
+    """The group of each entry of `names`: ZeRO-3 drops groups without parameters; another stands in for them."""
     kept: list[State] = inner.param_groups
     if len(kept) == len(names):
         return kept
@@ -131,7 +133,7 @@ def _groups(inner: torch.optim.Optimizer, names: list[list[Any]]) -> list[State]
 
 
 def torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """What is inside of accelerate's and DeepSpeed's wrappers."""
+    """The optimiser inside accelerate's and DeepSpeed's wrappers."""
     while not isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer
@@ -181,7 +183,7 @@ def _share_of(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
 
 
 def _put_zero(optimizer: Any, members: list[nn.Parameter], outline: State, state: State | None) -> None:
-    """DeepSpeed makes its states in the first step; here before it, so that they can be filled."""
+    """Makes and fills the optimiser states, which DeepSpeed itself makes in the first step only."""
     inner, sharing, first = torch_optimizer(optimizer), _sharing(optimizer), outline["state"][0]
     groups = outline["param_groups"]
     for group, saved in zip(_groups(inner, [saved["params"] for saved in groups]), groups, strict=True):
@@ -212,7 +214,7 @@ def _sharing(optimizer: Any) -> Any:
 
 
 def _link_states(sharing: Any) -> None:
-    """The stages 1 and 2 link states to parameters once, after the first group's step, when the others have none."""
+    """ZeRO 1 and 2 link states to parameters once, after the first group's step: too early for the other groups."""
     if hasattr(sharing, "bit16_groups"):
         sharing._hp_optimizer_states_linked = False
         sharing._lazy_init_hp_params_optimizer_state()

@@ -1,13 +1,13 @@
 """One optimiser step's rows, shared by any number of processes without a change to the result.
 
-A recipe's step has `accumulation` batches of `rows` rows (or packed sequences), in an order that its seed alone decides:
+A recipe's step has `accumulation` batches of `rows` rows (or packed sequences), in an order that only its seed decides:
 
     1 process     [a b] [c d] [e f] [g h] → step            rows 2, accumulation 4
     2 processes   rank 0: [a b] [e f]     rank 1: [c d] [g h]
     8 processes   rank 0: [a]   rank 1: [b]   …             each batch cut into 2 pieces
 
-The last step of an epoch may have fewer rows: processes that have none left take a piece again with the share 0, for
-they all must go through the model equally often. A piece's share is its part of the step's mean over batches.
+The last step of an epoch may have fewer rows: processes that have none left take a piece again with the share 0,
+because all must run the model equally often. A piece's share is its part of the step's mean over batches.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class Split:
 
 
 def split(rows: int, accumulation: int, processes: int) -> Split:
-    """Raises: RecipeError when the rows of a step cannot be shared equally."""
+    """Each process's equal part of a step of `accumulation` batches of `rows` rows.
+
+    Raises:
+        RecipeError: the rows of a step cannot be shared equally.
+    """
     total = rows * accumulation
     if total % processes:
         raise RecipeError(
@@ -116,7 +120,7 @@ class Pieces(Dataset[Any]):
         return piece, [self.rows[index] for index in piece.rows]
 
     def collate(self, found: tuple[Piece, list[dict[str, Any]]]) -> dict[str, torch.Tensor]:
-        """The collator's batch, and beside it the share, the part of the recipe's batch, and that batch's answer tokens."""
+        """The collator's batch, with the share, the part of the recipe's batch, and that batch's answer tokens."""
         piece, examples = found
         batch = self._collate(examples)
         if piece.share == 0 and "labels" in batch:

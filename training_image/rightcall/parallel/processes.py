@@ -62,7 +62,7 @@ def meet(compute: ComputeSection) -> World:
 
 
 def prepare_deepspeed() -> None:
-    """On a CPU it would compile a collective through shared memory, for minutes; gloo does without, on any host."""
+    """Keeps DeepSpeed on a CPU from compiling its shared-memory collective, which takes minutes; gloo needs none."""
     os.environ.setdefault("DS_BUILD_OPS", "0")
     if torch.cuda.is_available():
         return
@@ -80,7 +80,7 @@ def kind(compute: ComputeSection) -> str:
 
 
 def settings(kind: str, *, bf16: bool, bf16_weights: bool) -> dict[str, Any]:
-    """What TRL's config says about `kind`: the files of rightcall/parallel, with the precision that the recipe asks for.
+    """The fields of TRL's config for `kind`: the files of rightcall/parallel, with the recipe's precision.
 
     fp32 weights are trained under autocast, as they are by one process. DeepSpeed has its own autocast, and for bf16
     weights fp32 copies of its own, each process holding its share.
@@ -99,7 +99,7 @@ def settings(kind: str, *, bf16: bool, bf16_weights: bool) -> dict[str, Any]:
 
 
 def check(accelerator: Any, expected_kind: str) -> None:
-    """accelerate falls back to plain DDP, or to independent copies, without an error: compare with what was asked for."""
+    """accelerate falls back to plain DDP, or to independent copies, without an error: compare with what was asked."""
     size, name = world().size, str(accelerator.distributed_type).rpartition(".")[2]
     found = {"NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp2"}.get(name, name)
     if name == "DEEPSPEED":
@@ -176,7 +176,7 @@ def wait_for_all() -> None:
 
 
 def use_fsdp(accelerator: Any, plugin_arguments: dict[str, Any]) -> None:
-    """accelerate shards on GPUs alone, and takes DDP on a CPU without a word; FSDP2 itself works there."""
+    """Turns FSDP2 on where accelerate does not: on a CPU it silently takes DDP, though FSDP2 works there."""
     from accelerate import DistributedType, FullyShardedDataParallelPlugin, PartialState
 
     if accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.NO):
@@ -194,7 +194,7 @@ def set_fsdp_precision(accelerator: Any, *, bf16: bool) -> None:
 
 
 def memory_bytes() -> int:
-    """Peak of this process: on the GPU where there is one, else resident."""
+    """Peak memory of this process: the GPU's where there is one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,9 +1,9 @@
 """Mixed in before a TRL trainer: many processes take the steps that one would take, and log what it would log.
 
-transformers and TRL split data and average over processes in ways of their own, which change the result with their
-number: rows are repeated at an epoch's end, processes with few rows count as much as those with many, and each logged
-value costs a collective. Here each process computes its pieces (`global_batch.py`) for itself, and the logged values are
-put together once a step.
+transformers and TRL split data and average over processes in ways whose result depends on the number of processes:
+rows are repeated at an epoch's end, processes with few rows count as much as those with many, and each logged value
+costs a collective. Here each process computes its pieces (`global_batch.py`) for itself, and the logged values are put
+together once a step.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 1_000_000  # the largest recipe that makes sense is a few KB; a
 
 @dataclass
 class Draft:
-    """A recipe before it is checked: plain values, and for each place where its value was written."""
+    """A recipe before it is checked: plain values, and where in the file or overrides each was written."""
 
     values: dict[str, Any]
     origins: dict[Location, str] = field(default_factory=dict)
@@ -47,7 +47,8 @@ def default_recipe() -> Path:
 def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """None loads the embedded default. Relative paths in the file mean its folder, those in overrides the current one.
 
-    Raises: RecipeError with every problem at once; the recipe's author corrects them.
+    Raises:
+        RecipeError: with every problem at once; the recipe's author corrects them.
     """
     file = default_recipe() if path is None else Path(path).expanduser()
     draft = _read(file)
@@ -93,7 +94,7 @@ def _read(file: Path) -> Draft:
         raise RecipeError(
             f"{file} is {kind}, not a recipe: sections such as model:, data:, sft: belong at its top level"
         )
-    try:  # the copy parts what a YAML anchor shares, else an override of one place would change all
+    try:  # a copy: where places share a YAML anchor, an override of one would otherwise change all
         values = json.loads(json.dumps(parsed.value, default=str))
     except (ValueError, TypeError) as err:
         raise RecipeError(f"{file} cannot be written as plain values ({err}); use text keys") from err

@@ -1,4 +1,4 @@
-"""YAML 1.2 with the lines and the duplicate keys that a recipe's author is told, and nothing that a file can run."""
+"""YAML 1.2 with the line of every value and all duplicate keys, for messages; a file cannot run code."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ class Parsed:
 
 
 def parse_yaml(text: str) -> Parsed:
-    """Raises:
-    YamlProblem: the author of the text corrects it.
+    """The values of a YAML text, and the line of each.
+
+    Raises:
+        YamlProblem: the author of the text corrects it.
     """
     parsed, reader = Parsed(), YAML(typ="safe", pure=True)
     reader.allow_duplicate_keys = True  # _walk finds them all, not the first alone

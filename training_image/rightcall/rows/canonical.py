@@ -1,7 +1,7 @@
-"""Canonical rows: read a line, bring a record into the one shape that every part relies on, write and read snapshots.
+"""Canonical rows: brings a record into the one shape that every part relies on.
 
 sft:        {"id", "source", "messages": […, {"role": "assistant", "content": "", "tool_calls": […]}], "tools": […],
-"behaviour"}
+            "behaviour"}
 preference: {"id", "source", "prompt": […], "tools": […], "chosen": {…}, "rejected": {…}, "behaviour", "rejected_kind"}
 choice:     {"id", "source", "question", "tools": […], "answers": {behaviour: text}, "correct_answer"},
             and "raw_tools": [text, …] where the file writes the tools as text that the canonical form would change
@@ -31,8 +31,9 @@ _ROLES = {
 
 
 def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: str = "auto") -> Row:
-    """The record as a canonical row; ``number`` is its line, named in errors. Tools are shared between rows: do not
-    change them.
+    """The record as a canonical row; ``number`` is its line, named in errors.
+
+    Tools are shared between rows: do not change them.
 
     Raises:
         DataError: its reason is missing_field:<name>, unknown_schema, bad_role, bad_content, bad_arguments,

@@ -1,4 +1,4 @@
-"""One line of a JSONL file as an object."""
+"""Reads a JSONL file's line: JSON only, UTF-8, and not nested too deeply for what comes later."""
 
 from __future__ import annotations
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rightcall.errors import DataError
-
-if TYPE_CHECKING:
-    import pyarrow
 from rightcall.rows.vocabulary import Row, RowKind
 
 COLUMNS: dict[RowKind, tuple[str, ...]] = {
@@ -41,34 +38,6 @@ def from_columns(columns: dict[str, Any], kind: RowKind) -> Row:
 def raw_tools_column(row: Row) -> str | None:
     """What stands in an item's column ``raw_tools``."""
     return json.dumps(row[RAW_TOOLS], ensure_ascii=False) if row.get(RAW_TOOLS) is not None else None
-
-
-def arrow_schema(kind: RowKind) -> pyarrow.Schema:
-    import pyarrow as pa
-
-    names = (*COLUMNS[kind], RAW_TOOLS) if kind == "choice" else COLUMNS[kind]
-    return pa.schema([(name, pa.string()) for name in names] + [("n_tokens", pa.int32())])
-
-
-def write_rows(folder: Path, kind: RowKind, rows: Iterable[Row]) -> int:
-    """``<folder>/<kind>.parquet`` from canonical rows (``n_tokens`` 0 where a row has none), 1,000 at a time; returns
-    how many.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema, written, batch = arrow_schema(kind), 0, []
-    with pq.ParquetWriter(folder / f"{kind}.parquet", schema, compression="zstd") as writer:
-        for row in rows:
-            raw = {RAW_TOOLS: raw_tools_column(row)} if kind == "choice" else {}
-            batch.append({**to_columns(row, kind), **raw, "n_tokens": int(row.get("n_tokens", 0))})
-            written += 1
-            if len(batch) == 1000:
-                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                batch = []
-        if batch:
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-    return written
 
 
 def read_snapshot(folder: Path, kind: RowKind) -> list[Row]:

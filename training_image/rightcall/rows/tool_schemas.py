@@ -1,6 +1,4 @@
-"""Tool definitions of any of the field's dialects (OpenAI, MCP, BFCL, When2Call) to OpenAI functions with valid JSON
-Schema.
-"""
+"""Tool definitions in any dialect (OpenAI, MCP, BFCL, When2Call) to OpenAI functions with valid JSON Schema."""
 
 from __future__ import annotations
 
@@ -61,8 +59,8 @@ def _compiles(pattern: Any) -> bool:
     return True
 
 
-# keyword → is its value one that the metaschema allows? With another value the keyword is dropped. Keywords that are
-# neither here nor below are annotations and stay.
+# keyword → does the metaschema allow its value? With another value the keyword is dropped. Keywords that are neither
+# here nor below are annotations and stay.
 _PLAIN: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _is_number),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _is_count),
@@ -85,8 +83,9 @@ _DROPPED = {
 
 
 def normalise_tools(raw: Any) -> list[Json]:
-    """The tools of a record as OpenAI functions; None, absent and [] are the same. The tools returned are shared: do
-    not change them.
+    """The tools of a record as OpenAI functions; None, absent and [] are the same.
+
+    The tools returned are shared: do not change them.
 
     Raises:
         DataError: ``bad_tools``, ``bad_tool`` or ``duplicate_tool`` (the owner of the rows fixes it).
@@ -160,9 +159,7 @@ def _root_schema(parameters: Any, name: str) -> Json:
 
 
 def normalise_schema(raw: Any) -> Json:
-    """One schema, recursively: type names mapped, ``"str, optional"`` and per-property flags moved to ``required``,
-    enums cast.
-    """
+    """One schema, recursively: types mapped, ``"str, optional"`` and flags moved to ``required``, enums cast."""
     if isinstance(raw, str):
         raw = {"type": raw}
     if isinstance(raw, bool) or not isinstance(raw, dict):

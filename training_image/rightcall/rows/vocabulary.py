@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Row = dict[str, Any]
 RowKind = Literal["sft", "preference", "choice"]
-BEHAVIOURS = ("direct", "tool_call", "request_for_info", "cannot_answer")
+# The order of When2Call's answer keys; confusion matrices, codes and answers keep it.
+Behaviour = Literal["direct", "tool_call", "request_for_info", "cannot_answer"]
+BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
 REJECTED_KINDS = (
     *BEHAVIOURS,
     *("wrong_tool", "hallucinated_tool", "missing_argument", "wrong_value", "wrong_type", "invented_argument"),
 )
-Behaviour = Literal["direct", "tool_call", "request_for_info", "cannot_answer"]

@@ -1,8 +1,9 @@
 """NVIDIA When2Call's four schemas (train_sft, train_pref, mcq, llm_judge), reshaped to the canonical fields.
 
-A record of train_sft: {"tools": ['{"name": …}', …], "messages": [{"role": "user", …}, {"role": "assistant", "content":
-'<TOOLCALL>[{"name": "get_ip", "arguments": {}}]</TOOLCALL>'}]}. The published files name no class; derived ones may
-(``class``).
+    {"tools": ['{"name": …}', …], "messages": [{"role": "user", …}, {"role": "assistant", "content":
+     '<TOOLCALL>[{"name": "get_ip", "arguments": {}}]</TOOLCALL>'}]}
+
+is a record of train_sft. The published files name no class; derived ones may (``class``).
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ _ASK = re.compile(
 
 
 def is_record(record: dict[str, Any]) -> bool:
-    """True for what only When2Call's files look like: class names, response fields, or calls written as <TOOLCALL>
-    text.
-    """
+    """True for what only When2Call's files have: class names, response fields, or calls as <TOOLCALL> text."""
     if "chosen_response" in record or "class" in record or "correct_answer" in record:
         return True
     messages = record.get("messages")
@@ -66,7 +65,7 @@ def tool_text(tool: dict[str, Any]) -> str:
 
 
 def raw_tools(record: dict[str, Any], tools: list[dict[str, Any]]) -> list[str] | None:
-    """The tools' text as the file has it, which NVIDIA's task shows to the model; None where ``tools`` give the same."""
+    """The tools' text in the file, which NVIDIA's task shows to the model; None where ``tools`` give the same."""
     raw = record.get("raw_tools") or record.get("tools")
     if not isinstance(raw, list) or not all(isinstance(text, str) for text in raw):
         return None
@@ -115,9 +114,7 @@ def _calls(text: str) -> list[dict[str, Any]]:
 
 
 def infer_behaviour(message: dict[str, Any]) -> str:
-    """The behaviour of an answer that no label names: a call is a call, text by its wording (a guess, good enough to
-    balance by).
-    """
+    """The behaviour of an answer without a label: a call, or a guess by its wording (enough to balance by)."""
     if message.get("tool_calls"):
         return "tool_call"
     text = str(message.get("content") or "")

@@ -34,11 +34,11 @@ def validate_call(call: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -
     """Problems as "code: detail"; [] = the tool is offered and its JSON Schema accepts the arguments.
 
     Codes: hallucinated_tool, missing_argument, invented_argument (the tool declares no such argument), wrong_type, and
-    wrong_value
-    for everything else a schema can ask (enum, minimum, pattern, …). The schema must be normalised
-    (`rows.normalise_tools`).
+    wrong_value for everything else a schema can ask (enum, minimum, pattern, …). The schema must be normalised
+    (`rows.tool_schemas.normalise_tools`).
 
-    Raises: DataError when the tool's parameters are no JSON Schema.
+    Raises:
+        DataError: the tool's parameters are no JSON Schema.
     """
     function = tool_function(call)
     name, arguments = function.get("name"), function.get("arguments")
@@ -58,7 +58,7 @@ def problems_of_arguments(arguments: Any, parameters: Json) -> list[str]:
         return ["wrong_value: arguments: a number is too large to be checked"]
     except (Unresolvable, SchemaError, RecursionError) as err:  # a "$ref" may lead back to itself
         raise DataError(
-            f"bad_tool: the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them"
+            f"the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them", reason="bad_tool"
         ) from err
     order = [*_CODES.values(), "wrong_value"]
     return sorted(found, key=lambda problem: order.index(problem.split(":", 1)[0]))

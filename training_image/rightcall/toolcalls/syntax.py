@@ -93,7 +93,7 @@ def read_calls(text: str) -> list[Call]:
             code = str(err).split(":")[0]
             if marked and form != "call" and (form, code) != ("json", "not_a_call"):
                 raise
-            # {"name": ...} in a sentence is no call gone wrong
+            # {"name": ...} in a sentence is not a failed call
             if form != "json" or opening["arguments"] or code != "invalid_json":
                 doubt = err
             continue
@@ -206,7 +206,7 @@ def _check_value(value: Any, depth: int = 0) -> None:
 
 
 def _is_finite(number: float) -> bool:
-    """Of an integer too: one that no double holds is JSON that hardly anything reads, or Python writes, back."""
+    """False also for an integer beyond a double, which most JSON readers, and Python's writer, refuse."""
     try:
         return math.isfinite(number)
     except OverflowError:
@@ -260,7 +260,7 @@ def _python_calls(text: str) -> list[Call]:
         raise CallError(f"too_long: {len(text)} characters, at most {MAX_PYTHON_CHARACTERS} are read as Python")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" in a string is the model's affair
+            warnings.simplefilter("ignore")  # a model may write "\d" in a string
             node = ast.parse(text, mode="eval").body
         nodes = node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]
         return [_python_call(item) for item in nodes]

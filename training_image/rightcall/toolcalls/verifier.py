@@ -35,7 +35,7 @@ _DEEDS = {"tool_call": "called", "request_for_info": "asked", "cannot_answer": "
 class Parsed(NamedTuple):
     behaviour_guess: Behaviour  # tool_call also when the call that was attempted cannot be read
     calls: list[Call]
-    error: str | None  # "code: detail", see toolcalls_syntax.CallError
+    error: str | None  # "code: detail", see toolcalls.syntax.CallError
     text: str  # as written; half of a surrogate pair, which UTF-8 cannot hold, as its escape \\ud800
 
 
@@ -73,11 +73,11 @@ def compare(
     """Judge an answer by the gold call (or parallel calls, in any order), or by the gold behaviour when none is gold.
 
     A gold call is {"name", "arguments": {name: value}} or, as in BFCL, {"name", "accepted": {name: [values]}} where ""
-    among the
-    values means that the argument may be left out. An optional argument may also be left out or added at its schema's
-    default.
+    among the values means that the argument may be left out. An optional argument may also be left out or added at its
+    schema's default.
 
-    Raises: DataError when neither a gold call nor a gold behaviour is given.
+    Raises:
+        DataError: neither a gold call nor a gold behaviour is given.
     """
     golds = [gold] if isinstance(gold, Mapping) else list(gold or ())
     if gold_behaviour is None and not golds:

@@ -1,4 +1,4 @@
-"""What a text without a call does, by its words: a heuristic, and a transparent one."""
+"""What a text without a call does, guessed from its words."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ _REFUSES = re.compile(
 
 
 def guess_behaviour(text: str) -> Behaviour:
-    """The last question or refusal decides, because a polite answer opens with the other ("I can't book that without a
-    date. Which date?"); a closing offer ("Is there anything else?") and quoted speech do not count; neither = direct.
+    """The last question or refusal decides; a text with neither is ``direct``.
+
+    The last, because a polite answer opens with the other ("I can't book that without a date. Which date?"). A closing
+    offer ("Is there anything else?") and quoted speech do not count.
 
     On the 100 When2Call and 300 SGD development items it was written against, it is right for 100% of the refusals, 98%
     of the questions and 85% of the direct answers (91% on When2Call alone; SGD's often end in a question).

@@ -11,7 +11,7 @@ from typing import Any
 from rightcall.errors import SourceError
 from rightcall.job.folders import Job
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # What transformers' GGUF conversion drops, by the file's own name for its pre-tokenizer (llama.cpp, llama-vocab.cpp).
 PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,8 @@ def run(job: Job) -> None:
 def prepare(source: Path, target: Path, *, trust_remote_code: bool = False) -> None:
     """Writes a safetensors folder to `target`; the same source gives the same bytes.
 
-    Raises: SourceError when the source is neither a GGUF file nor a complete folder of safetensors.
+    Raises:
+        SourceError: the source is neither a GGUF file nor a complete folder of safetensors.
     """
     ggufs = sorted(path for path in source.rglob("*.gguf") if path.is_file())
     if (source / "config.json").is_file():
@@ -60,11 +61,15 @@ def copy_folder(source: Path, target: Path, *, trust_remote_code: bool) -> None:
     names = sorted({path.name for pattern in patterns for path in source.glob(pattern) if path.is_file()})
     for name in names:
         shutil.copyfile(source / name, target / name)
-    log.info("copied the base model: %d files", len(names))
+    logger.info("copied the base model: %d files", len(names))
 
 
 def check_folder(source: Path, *, trust_remote_code: bool = False) -> None:
-    """Raises SourceError unless the folder has a tokenizer, whole safetensors weights, and no code to run."""
+    """Checks a Hugging Face folder before it is used.
+
+    Raises:
+        SourceError: it has no tokenizer or no whole safetensors weights, or brings code that may not run.
+    """
     config = _json(source / "config.json")
     if "auto_map" in config and not trust_remote_code:
         raise SourceError(
@@ -107,7 +112,7 @@ def convert_gguf(path: Path, target: Path) -> None:
     folder, name = str(path.parent), path.name
     loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     config = AutoConfig.for_model(**_plain_config(loaded.config.to_dict()))
-    # save_pretrained of the loaded one fails: it counts as quantised
+    # save_pretrained of the loaded model fails, because it still counts as quantised
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fresh.load_state_dict(loaded.state_dict())
     fresh.tie_weights()
@@ -116,7 +121,7 @@ def convert_gguf(path: Path, target: Path) -> None:
     )
     fresh.save_pretrained(target)
     convert_tokenizer(path, target, max_length=config.max_position_embeddings)
-    log.info("converted %s: %d parameters in fp32", name, fresh.num_parameters())
+    logger.info("converted %s: %d parameters in fp32", name, fresh.num_parameters())
 
 
 def _plain_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def convert_tokenizer(path: Path, target: Path, max_length: int) -> None:
     if named in PRE_TOKENIZERS:
         content["pre_tokenizer"] = PRE_TOKENIZERS[named]
     else:
-        log.warning("pre-tokenizer %r is as transformers converts it; compare its ids with the original's", named)
+        logger.warning("pre-tokenizer %r is as transformers converts it; compare its ids with the original's", named)
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     settings["model_max_length"] = max_length
     settings |= {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}

@@ -1,4 +1,4 @@
-"""Checkpoints that a resumed run cannot be told from an undisturbed one by, and that a kill at any moment cannot break.
+"""Checkpoints from which a resumed run ends as an undisturbed one would, and that a kill at any moment cannot break.
 
 checkpoints/checkpoint-40/   trained.safetensors   trained parameters only: the frozen ones come from the model channel
                              optimizer.pt scheduler.pt trainer_state.json progress.json metrics.jsonl
@@ -31,7 +31,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from rightcall.errors import StoreError
 from rightcall.parallel import full_state, processes
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 COMPLETE = "COMPLETE"
 WEIGHTS = "trained.safetensors"
@@ -50,7 +50,7 @@ def newest(folder: Path) -> Path | None:
             if is_complete(path):
                 complete = path
             else:
-                log.info("%s was not finished and is deleted", path.name)
+                logger.info("%s was not finished and is deleted", path.name)
                 shutil.rmtree(path)
     small = (
         {name: (complete / name).read_bytes() for name in EVERYWHERE if (complete / name).is_file()} if complete else {}
@@ -160,7 +160,7 @@ class Checkpointed:
         self._drop_elsewhere(folder)
         if processes.world().first:
             size = sum(path.stat().st_size for path in folder.iterdir())
-            log.info("%s: %.0f MB in %.1f s", folder.name, size / 1e6, time.monotonic() - started)
+            logger.info("%s: %.0f MB in %.1f s", folder.name, size / 1e6, time.monotonic() - started)
 
     def _save_gathered(self, folder: Path) -> None:
         weights = full_state.gather_weights(self.model)
@@ -173,7 +173,7 @@ class Checkpointed:
             torch.save(random_states, folder / RNG_STATES)
 
     def _drop_elsewhere(self, folder: Path) -> None:
-        """On other hosts lie copies that a restart has brought: those that rank 0 no longer has go there too."""
+        """Deletes other hosts' copies, brought there by a restart, of checkpoints that rank 0 no longer has."""
         kept = processes.from_first([path.name for path in folder.parent.glob("checkpoint-*")])  # and waits for rank 0
         if processes.world().first_here and not processes.world().first:
             for path in folder.parent.glob("checkpoint-*"):
@@ -209,7 +209,7 @@ class Checkpointed:
         here = processes.world().first and path.is_file()
         states = processes.from_first(torch.load(path, map_location="cpu", weights_only=True) if here else None)
         if states is None or len(states) != processes.world().size:
-            log.info("%s was written by another number of processes: dropout starts anew", path.parent.name)
+            logger.info("%s was written by another number of processes: dropout starts anew", path.parent.name)
         else:
             _set_random_state(states[processes.world().rank])
 
@@ -233,7 +233,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
 
 
 def _explained(err: Exception, folder: Path) -> Exception:
-    """A full disk is the store's problem; torch and safetensors say it in their own words."""
+    """A StoreError when `err` means that the disk is full, which torch and safetensors say in words of their own."""
     signs = ("No space left", "failed writing", "enforce fail at inline_container")
     if getattr(err, "errno", None) == errno.ENOSPC or any(sign in str(err) for sign in signs):
         return StoreError(

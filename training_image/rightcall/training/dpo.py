@@ -30,7 +30,7 @@ from rightcall.training.reference import add_reference
 class Trainer(Checkpointed, SharedSteps, DPOTrainer):
     """TRL's trainer over pairs that are encoded and have their reference log-probabilities already."""
 
-    # of the sft term that TRL must not compute: its log-probabilities are per character, or its batch is only a piece
+    # Weight of the sft term where we compute it: TRL's would be per character, or over a piece of the batch only.
     sft_weight = 0.0
 
     reference_free = False
@@ -38,7 +38,7 @@ class Trainer(Checkpointed, SharedSteps, DPOTrainer):
     averages_pairs = True
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Under FSDP, TRL would load a reference model, though all its values are there; `run` takes the lie back."""
+        """Hides FSDP until `run` restores it: TRL would load a reference model, whose values are already there."""
         super().create_accelerator_and_postprocess()
         self.shards_by_fsdp, self.is_fsdp_enabled = self.is_fsdp_enabled, False
 
@@ -78,7 +78,10 @@ class Trainer(Checkpointed, SharedSteps, DPOTrainer):
 def run(job: Job) -> None:
     """Trains on the snapshot's pairs; the model of the channel is also the reference.
 
-    Raises: TrainingError (NaN), DataError (no pair fits), SystemExit(143) when stopped.
+    Raises:
+        TrainingError: the loss became NaN.
+        DataError: no pair fits.
+        SystemExit: with status 143, when stopped.
     """
     section = job.recipe.dpo
     models.prepare_torch(job.recipe.compute.threads)
@@ -116,7 +119,7 @@ def run(job: Job) -> None:
 
 
 def reference_of(pairs: list[dict[str, Any]], scorer: Scorer, job: Job) -> int:
-    """Adds the reference's log-probabilities to the pairs; how many had to be computed."""
+    """Adds the reference's log-probabilities to the pairs; returns how many had to be computed."""
     section = job.recipe.dpo
     return add_reference(
         pairs,
@@ -131,7 +134,8 @@ def reference_of(pairs: list[dict[str, Any]], scorer: Scorer, job: Job) -> int:
 def sft_term(args: DPOConfig, section: DpoSection) -> float:
     """The weight of the sft term where we compute it; 0 where TRL does.
 
-    Raises: RecipeError for losses over a whole batch where processes cut the recipe's batches into pieces.
+    Raises:
+        RecipeError: a loss is over a whole batch, and processes cut the recipe's batches into pieces.
     """
     rows, accumulation = section.per_device_train_batch_size, section.gradient_accumulation_steps
     pieces = split(rows, accumulation, processes.world().size).pieces
@@ -146,7 +150,7 @@ def sft_term(args: DPOConfig, section: DpoSection) -> float:
 
 
 def take_sft_term(args: DPOConfig) -> float:
-    """Takes the loss `sft` out of TRL's hands and returns its weight; 0 where the recipe has none."""
+    """Removes the loss `sft` from TRL's list and returns its weight; 0 where the recipe has none."""
     weights = args.loss_weights or [1.0] * len(args.loss_type)
     terms = list(zip(args.loss_type, weights, strict=True))
     kept = [(name, weight) for name, weight in terms if name != "sft"]
@@ -161,7 +165,8 @@ def take_sft_term(args: DPOConfig) -> float:
 def dpo_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) -> DPOConfig:
     """TRL's config for this recipe.
 
-    Raises: RecipeError when TRL refuses a value.
+    Raises:
+        RecipeError: TRL refuses a value.
     """
     section = recipe.dpo
     try:

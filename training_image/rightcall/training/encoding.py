@@ -18,7 +18,7 @@ from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.likelihood.answer_head import IGNORED
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def needed_rows(rows: Sequence[dict[str, Any]], steps: int, rows_per_step: int, 
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)  # noqa: S311 (not cryptography)
     if 0 < needed < len(rows):
-        log.info("%d of %d rows are used: %d steps of %d rows", needed, len(rows), steps, rows_per_step)
+        logger.info("%d of %d rows are used: %d steps of %d rows", needed, len(rows), steps, rows_per_step)
         order = order[:needed]
     return [rows[index] for index in order]
 
@@ -46,7 +46,8 @@ def encode_conversations(
 ) -> EncodedRows:
     """Token ids and labels of SFT rows; `factors` by behaviour multiply the loss of a row.
 
-    Raises: DataError when no row fits into max_length.
+    Raises:
+        DataError: no row fits into max_length.
     """
     encoded, too_long = [], 0
     for row in rows:
@@ -66,7 +67,8 @@ def encode_conversations(
 def encode_pairs(rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int) -> EncodedRows:
     """Token ids of preference rows, and the characters of both answers for length normalisation.
 
-    Raises: DataError when no pair fits into max_length.
+    Raises:
+        DataError: no pair fits into max_length.
     """
     encoded, too_long = [], 0
     for row in rows:
@@ -89,7 +91,7 @@ def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length
             f"none of the {too_long} {what} fits into max_length={max_length!r} tokens; raise it, or ingest other data"
         )
     if too_long:
-        log.warning(
+        logger.warning(
             "%d of %d %s are longer than max_length=%d and left out",
             too_long,
             too_long + len(encoded),

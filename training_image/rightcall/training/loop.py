@@ -22,7 +22,7 @@ from rightcall.training import weights as models
 from rightcall.training.callbacks import Metrics, SaveAndStop
 from rightcall.training.health import Health
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PASSED_ON = ("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "seed",
              "max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay",
@@ -34,7 +34,8 @@ def arguments(
 ) -> dict[str, Any]:
     """The fields that SFTConfig and DPOConfig share; the recipe's `trl` section has the last word.
 
-    Raises: RecipeError when the rows of a step cannot be shared equally by the processes.
+    Raises:
+        RecipeError: the rows of a step cannot be shared equally by the processes.
     """
     shared = global_batch.split(
         section.per_device_train_batch_size, section.gradient_accumulation_steps, processes.world().size
@@ -82,7 +83,8 @@ def run(
 ) -> None:
     """Trains from the newest complete checkpoint, or from the start, and writes model and summary.
 
-    Raises: SystemExit(143) after the checkpoint that a stop request asks for.
+    Raises:
+        SystemExit: with status 143, after the checkpoint that a stop request asks for.
     """
     share(trainer, job, section)
     checkpoint = checkpoints.newest(job.checkpoints)
@@ -95,13 +97,13 @@ def run(
     trainer.add_callback(watch)
     trainer.remove_callback(PrinterCallback)
     counts = models.parameter_counts(trainer.model)
-    log.info(
+    logger.info(
         "%s: %s, %s of %s parameters trained%s", job.stage, section.method, f"{counts['trained_parameters']:,}",
         f"{counts['total_parameters']:,}", f", resumes from {checkpoint.name}" if checkpoint else "",
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if watch.stopped:
-        log.info("stopped on request after step %d", trainer.state.global_step)
+        logger.info("stopped on request after step %d", trainer.state.global_step)
         raise SystemExit(STOPPED)
     save(trainer, job, section, template)
     warnings = health.warnings() if health else []
@@ -120,7 +122,7 @@ def save(trainer: Any, job: Job, section: TrainingSection, template: ChatTemplat
 
 
 def prepare_head(trainer: Any, *, uses_trees: bool) -> None:
-    """After TRL has patched the model's forward, ours goes over it; under an adapter that is the model inside."""
+    """Patches our forward over the one that TRL has patched; under an adapter that is the model inside."""
     model: PreTrainedModel = trainer.model.get_base_model() if hasattr(trainer.model, "peft_config") else trainer.model
     install(model, uses_trees=uses_trees)
 
@@ -143,4 +145,4 @@ def write_summary(job: Job, trainer: Any, facts: dict[str, Any]) -> None:
         **facts,
     }
     (job.output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    log.info("%(stage)s: %(steps)d steps, %(tokens)d tokens, %(tokens_per_second).1f tokens/s", summary)
+    logger.info("%(stage)s: %(steps)d steps, %(tokens)d tokens, %(tokens_per_second).1f tokens/s", summary)

@@ -21,7 +21,7 @@ from rightcall.job.folders import STOPPED
 from rightcall.likelihood.scorer import Scorer
 from rightcall.parallel import processes
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VERSION = 1  # of how a value is computed
 LOG_SECONDS = 20
@@ -66,12 +66,12 @@ def add_reference(
                 file.flush()
             if time.monotonic() - told > LOG_SECONDS:
                 told = time.monotonic()
-                log.info("reference log-probabilities: %d of %d pairs", done + len(group), len(missing))
+                logger.info("reference log-probabilities: %d of %d pairs", done + len(group), len(missing))
         if file:
             os.fsync(file.fileno())
     for pair in pairs:
         pair["ref_chosen_logps"], pair["ref_rejected_logps"] = known[_digest(pair)]
-    log.info(
+    logger.info(
         "reference log-probabilities of %d pairs: %d computed in %.1f s, the others cached",
         len(pairs), len(missing), time.monotonic() - started,
     )  # fmt: skip

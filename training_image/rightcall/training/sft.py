@@ -28,7 +28,10 @@ class Trainer(Checkpointed, SharedSteps, SFTTrainer):
 def run(job: Job) -> None:
     """Trains on the snapshot's conversations.
 
-    Raises: TrainingError (NaN, packing on a model that cannot), DataError (no row fits), SystemExit(143) when stopped.
+    Raises:
+        TrainingError: the loss became NaN, or the model cannot take packed rows.
+        DataError: no row fits.
+        SystemExit: with status 143, when stopped.
     """
     section = job.recipe.sft
     weights.prepare_torch(job.recipe.compute.threads)
@@ -63,7 +66,8 @@ def run(job: Job) -> None:
 def sft_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) -> SFTConfig:
     """TRL's config for this recipe.
 
-    Raises: RecipeError when TRL refuses a value.
+    Raises:
+        RecipeError: TRL refuses a value.
     """
     if recipe.sft.behaviour_weights and recipe.sft.trl.get("loss_type", "nll") != "nll":
         loss = recipe.sft.trl["loss_type"]

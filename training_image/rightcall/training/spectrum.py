@@ -28,7 +28,7 @@ from rightcall.errors import TrainingError
 
 VERSION = 1  # of the formula: a cached ranking of another version is not read
 SAME = 1e-6  # relative difference below which two ratios are a tie: fp32 would order them by chance
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def select(
@@ -40,7 +40,8 @@ def select(
         cache_dir: folder of rankings by weights digest; None = rank every time.
         digest: sha256 of the model's weights; None = do not cache.
 
-    Raises: TrainingError when a weight is not finite, or when a tie leaves open which modules belong to the top.
+    Raises:
+        TrainingError: a weight is not finite, or a tie leaves open which modules belong to the top.
     """
     weights = projections(model)
     if not weights:
@@ -52,7 +53,7 @@ def select(
     if ratios is None:
         started = time.monotonic()
         ratios = {name: signal_to_noise(weight, name) for name, weight in weights.items()}
-        log.info("ranked %d projections by signal-to-noise ratio in %.1f s", len(ratios), time.monotonic() - started)
+        logger.info("ranked %d projections by signal-to-noise ratio in %.1f s", len(ratios), time.monotonic() - started)
         _write(cached, ratios)
     chosen = top(ratios, top_fraction)
     return [name for name in weights if name in chosen]
@@ -74,7 +75,11 @@ def module_type(name: str) -> str:
 
 @torch.no_grad()
 def signal_to_noise(weight: torch.Tensor, name: str) -> float:
-    """Ratio of the formula above.  Raises: TrainingError when the weight is not finite or has no noise at all."""
+    """Ratio of the formula above.
+
+    Raises:
+        TrainingError: the weight is not finite or has no noise at all.
+    """
     matrix = weight.detach().to(torch.float32)
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
     if not torch.isfinite(gram).all():
@@ -94,7 +99,11 @@ def signal_to_noise(weight: torch.Tensor, name: str) -> float:
 
 
 def top(ratios: dict[str, float], top_fraction: float) -> set[str]:
-    """The top share (at least one) of each module type.  Raises: TrainingError on NaN, or on a tie at the border."""
+    """The top share (at least one) of each module type.
+
+    Raises:
+        TrainingError: a ratio is NaN, or the border runs through a tie.
+    """
     groups: dict[str, list[str]] = {}
     for name, ratio in ratios.items():
         if not math.isfinite(ratio):
@@ -124,7 +133,7 @@ def _read(cached: Path | None, names: set[str]) -> dict[str, float] | None:
     try:
         found = json.loads(cached.read_text())
     except (ValueError, OSError):
-        log.warning("%s cannot be read, ranking again", cached)
+        logger.warning("%s cannot be read, ranking again", cached)
         return None
     if not isinstance(found, dict) or found.get("version") != VERSION or set(found.get("ratios", ())) != names:
         return None

@@ -28,14 +28,14 @@ from rightcall.parallel import processes
 from rightcall.recipe.sections import TrainingSection
 from rightcall.training import spectrum
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
                    "added_tokens.json", "generation_config.json")  # fmt: skip
 
 
 def prepare_torch(threads: int | None) -> None:
-    """Fixed threads, and on the CPU only algorithms that always give the same bits: a resume must not show."""
+    """Fixed threads, and on the CPU only deterministic algorithms: a resumed run must give the same result."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
     if not torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -46,7 +46,8 @@ def prepare_torch(threads: int | None) -> None:
 def load(job: Job, section: TrainingSection, *, on_gpu: bool = True) -> PreTrainedModel:
     """The model of the channel, in the precision that the device and the method ask for.
 
-    Raises: TrainingError when QLoRA is asked for without CUDA and bitsandbytes.
+    Raises:
+        TrainingError: QLoRA is asked for without CUDA and bitsandbytes.
     """
     folder = job.channel("model")
     arguments: dict[str, Any] = {
@@ -63,7 +64,7 @@ def load(job: Job, section: TrainingSection, *, on_gpu: bool = True) -> PreTrain
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Only for what TRL wants of it, the pad token; text goes through chat.py."""
+    """Only for TRL, which wants the pad token; text goes through rightcall.chat."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return tokenizer
 
@@ -72,7 +73,7 @@ def precision(section: TrainingSection) -> torch.dtype:
     """fp32, whatever the model's size; bf16 on a GPU for what an adapter leaves frozen.
 
     Steps added to bf16 weights are lost in their rounding, unless fp32 copies are kept, as ZeRO and FSDP do and one
-    process does not: the result would show who shares the work.
+    process does not: the result would depend on how processes share the work.
     """
     adapter = section.method in ("lora", "qlora")
     return torch.bfloat16 if adapter and section.bf16 and torch.cuda.is_available() else torch.float32
@@ -136,7 +137,8 @@ def _ranked(model: PreTrainedModel, top_fraction: float, cache: Path | None, dig
 def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
     """Freezes the embeddings and the lowest `layers` layers; what was frozen above them stays so.
 
-    Raises: TrainingError when the model has no layer left to train.
+    Raises:
+        TrainingError: the model has no layer left to train.
     """
     if layers >= model.config.num_hidden_layers:
         raise TrainingError(
@@ -195,7 +197,7 @@ def save(model: Any, job: Job, template: ChatTemplate) -> None:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     settings = target / "tokenizer_config.json"
-    if settings.is_file():  # a template in there would stand beside, and one day against, the one that was trained with
+    if settings.is_file():  # a second template in there could one day differ from the one that was trained with
         content = json.loads(settings.read_text(encoding="utf-8"))
         content.pop("chat_template", None)
         settings.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
