@@ -18,8 +18,10 @@ CONNECT_SECONDS, READ_SECONDS = 10, 60
 
 
 def s3() -> Any:
-    """Raises:
-    StoreError: there are no credentials, or the AWS settings cannot be used.
+    """The client of S3.
+
+    Raises:
+        StoreError: there are no credentials, or the AWS settings cannot be used.
     """
     with s3_errors("S3"):
         # AWS_REGION: the CLI and most SDKs know it, boto3 alone does not.

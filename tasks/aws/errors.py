@@ -64,8 +64,10 @@ def code_of(error: BaseException) -> str:
 
 @contextmanager
 def s3_errors(what: str, kind: type[RightcallError] = StoreError) -> Iterator[None]:
-    """Raises:
-    RightcallError: of the ``kind``, for every error of botocore and s3transfer about ``what`` (s3://bucket/key).
+    """Turns every error of botocore and s3transfer about ``what`` (s3://bucket/key) into one of ours.
+
+    Raises:
+        RightcallError: of the type ``kind``.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from s3transfer.exceptions import (

@@ -52,8 +52,10 @@ class Listed:
 
 
 def parse_address(text: str) -> Address:
-    """Raises:
-    StoreError: it does not look like s3://bucket or s3://bucket/prefix.
+    """Bucket and prefix of s3://bucket/prefix.
+
+    Raises:
+        StoreError: it does not look like s3://bucket or s3://bucket/prefix.
     """
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/+(.*?))?/*", text)
     if match is None or any(part in ("", ".", "..") for part in (match[2] or "x").split("/")):

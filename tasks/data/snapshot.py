@@ -141,7 +141,8 @@ def _quick_key(content: bytes) -> tuple[int, str] | None:
 def _rejecting(rows: CheckedRows, chosen: list[int], kinds: tuple[str, ...]) -> list[int]:
     """The pairs whose rejected side is one of ``kinds``.
 
-    Raises: DataError when there is none.
+    Raises:
+        DataError: there is none.
     """
     classes = rows.classes(chosen)
     kept = [index for index, names in zip(chosen, classes, strict=True) if names[1] in kinds]

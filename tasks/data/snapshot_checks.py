@@ -27,7 +27,11 @@ TRAINED: tuple[RowKind, ...] = ("sft", "preference")
 def report_checks(
     recipe: Recipe, checked: dict[RowKind, CheckedRows], kept: dict[RowKind, list[int]], folder: Path, scratch: Path
 ) -> Json:
-    """Raises: DataError when a row was lost on the way, or one that must not be trained on was written."""
+    """What checks.json says.
+
+    Raises:
+        DataError: a row was lost on the way, or one that must not be trained on was written.
+    """
     counts: dict[str, dict[str, int]] = {}
     for kind, rows in checked.items():
         tally, written = rows.tally, len(kept[kind])

@@ -56,8 +56,10 @@ class S3Store(Store):
 
     @classmethod
     def at(cls, text: str) -> S3Store:
-        """Raises:
-        StoreError: ``text`` is no s3:// address.
+        """The store at an s3:// address, with its mirror on this machine.
+
+        Raises:
+            StoreError: ``text`` is no s3:// address.
         """
         remote = s3.parse_address(text)
         return cls(mirror_root() / remote.bucket / remote.prefix, remote)
