@@ -22,7 +22,7 @@ from rightcall.job.stage_table import STAGES, training_section
 from rightcall.recipe.schema import Recipe
 from tasks.aws import clients, errors, s3, transfers
 from tasks.costs import estimates
-from tasks.costs.bills import bill
+from tasks.costs.bills import manifest_fields
 from tasks.jobs.contract import Input, JobResult
 from tasks.jobs.progress import Progress
 from tasks.jobs.sagemaker import request
@@ -88,7 +88,7 @@ def run_job(
     attempts = Attempts(plan, run, region, waiting, watch)
     _until_done(attempts, log, lambda: check_cost(stage, recipe, channels, run))
     progress.update(_lines(run.folder / "output" / "metrics.jsonl"), final=True)
-    summary = read_summary(run.folder) | bill(attempts.ended, recipe)
+    summary = read_summary(run.folder) | manifest_fields(attempts.ended, recipe)
     return JobResult(summary, round(time.monotonic() - started, 3))
 
 
