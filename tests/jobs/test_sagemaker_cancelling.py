@@ -156,11 +156,11 @@ def test_the_hook_stops_the_jobs_of_its_run_and_no_others(cloud: Cloud, monkeypa
     with pytest.raises(TerminationSignal):
         run_flow()
     monkeypatch.setattr("rightcall.recipe.loading.load_recipe", lambda *_: sagemaker_recipe())
-    others = SimpleNamespace(id="another run", parameters={"recipe": "x"})
+    others = SimpleNamespace(id="another run", name="other", parameters={"recipe": "x"})
     stop_jobs(run_flow, others, None)
     assert cloud.calls("StopTrainingJob") == 0
     assert jobs_of(str(ids[0]), "us-east-1") == [cloud.name()]
-    stop_jobs(run_flow, SimpleNamespace(id=ids[0], parameters={"recipe": "x"}), None)
+    stop_jobs(run_flow, SimpleNamespace(id=ids[0], name="cancelled", parameters={"recipe": "x"}), None)
     assert wait_for_end(cloud) == "Stopped"
 
 
