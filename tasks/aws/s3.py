@@ -1,7 +1,6 @@
-"""One client for everything that lies in S3, and the few requests that are not transfers.
+"""Small objects in S3: read, written, deleted, listed; transfers.py moves the large ones.
 
-Credentials come from where boto3 finds them, the region also from AWS_REGION; AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL)
-names another service. A conditional write that was refused is an answer, not an error: ``put`` gives None.
+A conditional write that was refused is an answer, not an error: ``put`` gives None.
 """
 
 from __future__ import annotations

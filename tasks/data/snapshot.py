@@ -77,7 +77,7 @@ def _check(
 
 
 def _read_bfcl(path: Path, source: Source, rows: CheckedRows, seed: int) -> None:
-    """The wheel's folder, or the data folder itself, becomes rows of our own making."""
+    """Rows derived from BFCL's data, which lies in the wheel's folder or is the folder itself."""
     inside = path / "bfcl_eval" / "data"
     derived = _derived(inside if inside.is_dir() else path, seed)
     made: list[Row] = {"sft": derived.sft, "preference": derived.preference, "choice": derived.choice}[rows.kind]

@@ -1,1 +1,1 @@
-"""What keeps the house running, beside the flows."""
+"""Tools for whoever runs rightcall, beside the flows."""

@@ -80,7 +80,7 @@ def score_table(scores: Mapping[str, Scores], evaluation: EvaluationSection) -> 
 
 
 def rule_scores(rows: Sequence[Mapping[str, Any]], evaluation: EvaluationSection) -> dict[str, Metric]:
-    """The keyword-and-length rule on the same items: what no model should need to be told apart from."""
+    """Scores of the keyword-and-length rule on the same items; a model that does no better has learned nothing."""
     items = []
     for row in rows:
         chosen = baseline.predict(dict(row))
@@ -93,7 +93,7 @@ def rule_scores(rows: Sequence[Mapping[str, Any]], evaluation: EvaluationSection
 def stage_sentences(
     scores: Mapping[str, Scores], names: Mapping[str, str], evaluation: EvaluationSection
 ) -> list[tuple[str, str, str]]:
-    """(title, "better" | "worse" | "unclear", sentence) per step from one model to the next, without flattery."""
+    """(title, "better" | "worse" | "unclear", sentence) per step from one model to the next."""
     found = []
     labels = list(scores)
     for before, after in pairwise(labels):

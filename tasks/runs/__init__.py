@@ -1,1 +1,1 @@
-"""A recipe's whole run: what it will cost, what of it is there, which model a name means, its MLflow record."""
+"""A recipe's whole run: what it will cost, which of its results are there, which model a name means, its MLflow record."""

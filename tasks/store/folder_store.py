@@ -251,7 +251,7 @@ class Store:
 
     def locks(self) -> Leases:
         """Who makes which stage right now."""
-        from tasks.store.file_leases import FileLeases  # it imports this module
+        from tasks.store.file_leases import FileLeases  # it loads Prefect, which reading a result does not need
 
         return FileLeases(self.root / ".leases")
 

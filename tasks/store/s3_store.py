@@ -168,7 +168,9 @@ class S3Store(Store):
         return S3Leases(self.remote)
 
     def results(self) -> WritableFileSystem:
-        from tasks.store.s3_records import saved_block  # Prefect's server, which a stage without Prefect lacks
+        from tasks.store.s3_records import (
+            saved_block,  # it needs Prefect's server, which a stage without Prefect does not have
+        )
 
         return saved_block(self.remote)
 

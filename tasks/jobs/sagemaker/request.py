@@ -139,7 +139,7 @@ def send(plan: JobPlan, upload: Callable[[Path, str], None]) -> None:
     """Creates the job; ``upload(folder, url)`` brings a local folder to S3 first.
 
     Raises:
-        botocore.exceptions.ClientError: the service refused, or answered something else than yes.
+        ClientError: the service refused, or answered something else than yes.
     """
     _trainer(plan, upload).train(wait=False, logs=False)
 
@@ -285,7 +285,7 @@ def _named_trainer() -> type[Any]:
 
 
 def _quiet_sdk() -> None:
-    """Its warnings about regions and its advice beside errors would stand between our lines; it asks IAM about no role."""
+    """Silences the SDK's warnings and its advice beside errors, and keeps it from asking IAM about the role."""
     os.environ["SAGEMAKER_VALIDATE_ROLE"] = "false"
     for name in ("sagemaker", "sagemaker.config"):  # the second has a level of its own
         logging.getLogger(name).setLevel(logging.CRITICAL)
