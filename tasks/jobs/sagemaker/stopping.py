@@ -26,9 +26,8 @@ def stop_jobs(flow: Any, flow_run: Any, state: Any) -> None:
     from tasks.jobs.sagemaker.request import region_of
     from tasks.jobs.sagemaker.waiting import stop
 
-    logger = flow_run_logger(
-        flow_run, flow
-    )  # the hook runs outside of the run, whose page should say what became of it
+    # A hook runs outside of its run, whose page should say what became of the jobs.
+    logger = flow_run_logger(flow_run, flow)
     region = region_of(recipe)
     for name in jobs_of(str(flow_run.id), region):
         try:
