@@ -1,3 +1,3 @@
-"""In what order. One file is one flow is one deployment; `python -m flows.<name>` runs it here and now."""
+"""The order of the stages. One file is one flow and one deployment; `python -m flows.<name>` runs it here and now."""
 
 import tasks.machine.environment  # noqa: F401  first: Prefect reads its settings when it is imported

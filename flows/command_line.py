@@ -16,10 +16,10 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from rightcall.errors import RightcallError
 from rightcall.recipe.loading import load_recipe
 from tasks.machine.prefect_server import start_temporary_server
-from tasks.machine.terminal import leave
+from tasks.machine.terminal import errors_end_the_command, leave
 from tasks.runtime.cancellation import RunCancelled
 
-EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 STATE_LENGTH = 120  # characters of a failed state on the screen
 
 
@@ -59,13 +59,12 @@ def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
         if isinstance(handler, PrefectConsoleHandler):
             handler.addFilter(_in_brief)
     try:
-        if "recipe" in parameters:  # before a server is started for a run that cannot begin
-            load_recipe(parameters["recipe"], parameters["overrides"])
-        signal.signal(signal.SIGTERM, _terminated)
-        start_temporary_server()
-        text = flow(**parameters)
-    except RightcallError as err:
-        leave(EXIT_FAILED, f"\n{type(err).__name__}: {err}\n")
+        with errors_end_the_command():
+            if "recipe" in parameters:  # before a server is started for a run that cannot begin
+                load_recipe(parameters["recipe"], parameters["overrides"])
+            signal.signal(signal.SIGTERM, _terminated)
+            start_temporary_server()
+            text = flow(**parameters)
     except KeyboardInterrupt:
         leave(
             EXIT_INTERRUPTED,
@@ -82,7 +81,7 @@ def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Prefect sends the signal again when it has noted the run's state: end as after Ctrl-C, with everything closed."""
+    """Ends as after Ctrl-C, with everything closed: Prefect sends the signal again when it has noted the run's state."""
     raise TerminationSignal(number)
 
 

@@ -95,7 +95,7 @@ def publish_candidate(
 
 
 def score_champion(recipe: Recipe, snapshot: ArtifactRef, *, candidate: ArtifactRef) -> ArtifactRef | None:
-    """The model in use on the candidate's items; None = there is none, or it is the candidate itself."""
+    """Scores of the model in use on the candidate's items; None = there is none, or it is the candidate itself."""
     current = champion(recipe.register_.name)
     if current is None or current.weights.digest == candidate.digest:
         return None
@@ -103,7 +103,7 @@ def score_champion(recipe: Recipe, snapshot: ArtifactRef, *, candidate: Artifact
 
 
 def ask_for_approval(registration: Registration) -> Registration:
-    """In a deployment's run: wait, without a process, for a person and the form; else the closing lines say how."""
+    """Suspends a deployment's run until a person fills in the form; elsewhere the closing lines say how to approve."""
     if not registration.pending_approval or deployment.id is None:
         return registration
     answer = suspend_flow_run(

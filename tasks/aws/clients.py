@@ -1,4 +1,4 @@
-"""One boto3 client a service, process and environment, shared by all threads.
+"""One boto3 client per service, process and environment, shared by all threads.
 
 Credentials come from where boto3 finds them; AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3 …) names another service.
 """
@@ -18,8 +18,10 @@ CONNECT_SECONDS, READ_SECONDS = 10, 60
 
 
 def s3() -> Any:
-    """Raises:
-    StoreError: there are no credentials, or the AWS settings cannot be used.
+    """The client of S3.
+
+    Raises:
+        StoreError: there are no credentials, or the AWS settings cannot be used.
     """
     with s3_errors("S3"):
         # AWS_REGION: the CLI and most SDKs know it, boto3 alone does not.
@@ -36,7 +38,7 @@ def logs(region: str) -> Any:
 
 
 def aws_settings() -> tuple[tuple[str, str], ...]:
-    """What a client depends on beside its region; another environment, as in a test, needs another one."""
+    """The variables that a client depends on beside its region; where they change, as in a test, a new one is made."""
     return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 

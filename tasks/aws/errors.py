@@ -1,7 +1,7 @@
-"""What AWS and botocore refuse, in the words of whoever has to fix it; S3's own refusals too.
+"""Errors of AWS and botocore as errors of ours that say what to do.
 
-The original stays the cause, so that what passes by itself (the network, SlowDown) is still known as such and tried
-again by tasks/runtime/retries.py. No message holds a credential: botocore puts none into its errors' texts.
+The original stays the cause, so that tasks/runtime/retries.py still knows what passes by itself (the network, SlowDown)
+and tries it again. No message holds a credential: botocore puts none into its errors' texts.
 """
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ def code_of(error: BaseException) -> str:
 
 @contextmanager
 def s3_errors(what: str, kind: type[RightcallError] = StoreError) -> Iterator[None]:
-    """Raises:
-    RightcallError: of the ``kind``, for every error of botocore and s3transfer about ``what`` (s3://bucket/key).
+    """Turns every error of botocore and s3transfer about ``what`` (s3://bucket/key) into one of ours.
+
+    Raises:
+        RightcallError: of the type ``kind``.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from s3transfer.exceptions import (

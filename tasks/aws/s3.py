@@ -1,7 +1,6 @@
-"""One client for everything that lies in S3, and the few requests that are not transfers.
+"""Small objects in S3: read, written, deleted, listed; transfers.py moves the large ones.
 
-Credentials come from where boto3 finds them, the region also from AWS_REGION; AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL)
-names another service. A conditional write that was refused is an answer, not an error: ``put`` gives None.
+A conditional write that was refused is an answer, not an error: ``put`` gives None.
 """
 
 from __future__ import annotations
@@ -52,8 +51,10 @@ class Listed:
 
 
 def parse_address(text: str) -> Address:
-    """Raises:
-    StoreError: it does not look like s3://bucket or s3://bucket/prefix.
+    """Bucket and prefix of s3://bucket/prefix.
+
+    Raises:
+        StoreError: it does not look like s3://bucket or s3://bucket/prefix.
     """
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/+(.*?))?/*", text)
     if match is None or any(part in ("", ".", "..") for part in (match[2] or "x").split("/")):

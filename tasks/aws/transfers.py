@@ -23,7 +23,7 @@ from tasks.aws.s3 import Address, Listed
 from tasks.machine.hashing import hash_file
 
 FILES_AT_ONCE = 16
-REQUESTS_AT_ONCE = 16  # of s3.CONNECTIONS; the rest is for listing and leases
+REQUESTS_AT_ONCE = 16  # of clients.CONNECTIONS; the rest is for listing and leases
 PART_BYTES = 16 * 2**20  # s3transfer takes larger ones where a file would have more than 10,000
 IO_BYTES = 2**18
 IO_CHUNKS = 64  # of 256 KiB that may wait for the disk: memory stays flat whatever the file's size

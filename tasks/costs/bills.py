@@ -15,11 +15,11 @@ from tasks.store.manifests import ArtifactRef
 
 @dataclass(frozen=True)
 class Bill:
-    """Of one stage's job."""
+    """What one job was billed."""
 
-    label: str
-    instance: str
-    billable_seconds: int
+    label: str  # of the result that the job made, or the job's name
+    instance: str  # "2 × ml.p4d.24xlarge"
+    billable_seconds: int  # of all instances together
     usd: float | None  # None = its instance type had no price
 
 
@@ -38,13 +38,12 @@ def read_bills(store: Store, refs: Mapping[str, ArtifactRef]) -> list[Bill]:
 
 
 def total(bills: Sequence[Bill]) -> dict[str, float]:
-    """cost_usd and billable_seconds, as MLflow names them; a bill without a price leaves the dollars out."""
+    """billable_seconds and cost_usd, as manifests and MLflow name them; a bill without a price leaves the dollars out."""
     if not bills:
         return {}
-    costs = [bill.usd for bill in bills]
-    known = [usd for usd in costs if usd is not None]
-    dollars = {"cost_usd": round(sum(known), 4)} if len(known) == len(costs) else {}
-    return {"billable_seconds": float(sum(bill.billable_seconds for bill in bills)), **dollars}
+    costs = [bill.usd for bill in bills if bill.usd is not None]
+    sums: dict[str, float] = {"billable_seconds": sum(bill.billable_seconds for bill in bills)}
+    return sums | ({"cost_usd": round(sum(costs), 4)} if len(costs) == len(bills) else {})
 
 
 def with_models(store: Store, scores: Mapping[str, ArtifactRef]) -> dict[str, ArtifactRef]:
@@ -70,20 +69,8 @@ def dollars(usd: float | None) -> str:
     return "without a price" if usd is None else f"{usd:,.2f} USD"
 
 
-@dataclass(frozen=True)
-class Billed:
-    billable_seconds: int  # of all instances together
-    usd: float | None  # None = the instance type has no price here
-    instance: str
-
-    def fields(self) -> dict[str, Any]:
-        """What a stage's manifest keeps."""
-        cost = {} if self.usd is None else {"cost_usd": self.usd}
-        return {"billable_seconds": self.billable_seconds, **cost, "instance": self.instance}
-
-
-def billed(description: Mapping[str, Any], recipe: Recipe) -> Billed:
-    """From DescribeTrainingJob's answer. A spot job's saving is in BillableTimeInSeconds, the price stays that on demand."""
+def bill_of(description: Mapping[str, Any], recipe: Recipe) -> Bill:
+    """From DescribeTrainingJob's answer; a spot job pays the on-demand price for fewer BillableTimeInSeconds."""
     resources = description.get("ResourceConfig") or {}
     instance_type, count = str(resources.get("InstanceType") or ""), int(resources.get("InstanceCount") or 1)
     each = description.get("BillableTimeInSeconds")
@@ -92,13 +79,11 @@ def billed(description: Mapping[str, Any], recipe: Recipe) -> Billed:
     usd = None if price is None else round(price.usd_per_hour * seconds * count / 3600, 4)
     if resources.get("TrainingPlanArn") or recipe.compute.sagemaker.training_plan:
         usd = 0.0  # paid when the plan was bought
-    return Billed(seconds * count, usd, instances_text(instance_type, count))
+    name = str(description.get("TrainingJobName") or "")
+    return Bill(name, instances_text(instance_type, count), seconds * count, usd)
 
 
-def bill(ended: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    """What all attempts cost together, as fields of the manifest."""
-    bills = [billed(description, recipe) for description in ended]
-    dollars = [each.usd for each in bills if each.usd is not None]
-    cost = {"cost_usd": round(sum(dollars), 4)} if len(dollars) == len(bills) else {}
-    seconds = sum(each.billable_seconds for each in bills)
-    return {"billable_seconds": seconds, **cost, "instance": bills[-1].instance, "attempts": len(bills)}
+def manifest_fields(ended: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[str, Any]:
+    """What all attempts of a stage's job cost together, as its manifest keeps it."""
+    bills = [bill_of(description, recipe) for description in ended]
+    return {**total(bills), "instance": bills[-1].instance, "attempts": len(bills)}

@@ -1,9 +1,8 @@
-"""What a SageMaker job will cost, whether that is allowed, and what it did cost.
+"""What a SageMaker job will cost, and whether that is allowed.
 
 work = work_of("sft", recipe.sft…)                      # tokens and parameters, from the manifests of its inputs
 estimate = estimate_job("sft", recipe, work)            # before CreateTrainingJob
 require_affordable(recipe, {"sft": estimate})           # BackendError above compute.max_cost_usd
-summary |= billed(description, recipe).fields()         # after its end, from DescribeTrainingJob
 """
 
 from __future__ import annotations
@@ -80,8 +79,10 @@ def estimate_job(stage: str, recipe: Recipe, work: Work) -> Estimate:
 
 
 def require_affordable(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
-    """Raises:
-    BackendError: compute.max_cost_usd is less than the estimate, or cannot be compared with one.
+    """Compares the estimates with compute.max_cost_usd; local runs have no limit.
+
+    Raises:
+        BackendError: the limit is less than the estimates, or there is no price to compare it with.
     """
     limit = recipe.compute.max_cost_usd
     if limit is None or recipe.compute.backend != "sagemaker":

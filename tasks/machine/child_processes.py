@@ -7,7 +7,8 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
+
+import psutil
 
 
 def end_group(child: subprocess.Popen[bytes], patience_seconds: float) -> None:
@@ -28,7 +29,7 @@ def end_group(child: subprocess.Popen[bytes], patience_seconds: float) -> None:
 
 
 def end_marked(root: str, timeout_seconds: float = 10) -> None:
-    """Kills whatever still runs with ``SM_ML_ROOT=root``: workers whose leader was killed. Without /proc: nothing."""
+    """Kills whatever still runs with ``SM_ML_ROOT=root``: workers whose leader was killed."""
     deadline = time.monotonic() + timeout_seconds
     while (pids := marked(root)) and time.monotonic() < deadline:
         for pid in pids:
@@ -39,10 +40,9 @@ def end_marked(root: str, timeout_seconds: float = 10) -> None:
 
 def marked(root: str) -> list[int]:
     """Living processes, other than this one, that were started for the job folder ``root``."""
-    mark = f"SM_ML_ROOT={root}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended meanwhile, or is another user's
-            if mark in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
-                found.append(int(folder.name))
-    return found
+    living = psutil.process_iter(["environ"])  # None: another user's
+    return [
+        each.pid
+        for each in living
+        if (each.info["environ"] or {}).get("SM_ML_ROOT") == root and each.pid != os.getpid()
+    ]

@@ -1,4 +1,4 @@
-"""A full disk, said in words, wherever it is noticed."""
+"""A full disk becomes an error that says how much is missing; and folders that swap their names in one step."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def disk_errors(folder: Path, needed_bytes: int | None = None) -> Iterator[None]
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Each folder gets the other's name in one step, so that a kill leaves the one or the other; False = the system or
-    this file system cannot do it, and nothing has happened.
+    """Swaps the names of two folders in one step, which a kill cannot halve.
+
+    False = the system or this file system cannot do it, and nothing has happened.
     """
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-HASHING_THREADS = 4
+HASHING_THREADS = 4  # hashlib releases the GIL
 
 
 def hash_files(folder: Path, relatives: list[str], *, durable: bool = False) -> dict[str, dict[str, Any]]:
-    """sha256 and size of every file; ``durable``: and they survive a power cut. hashlib lets go of the GIL."""
+    """sha256 and size of every file, in threads; ``durable``: the files then survive a power cut."""
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
         found = pool.map(lambda relative: hash_file(folder / relative, durable=durable), relatives)
         return dict(zip(relatives, found, strict=True))

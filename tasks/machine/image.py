@@ -51,7 +51,7 @@ def registry(image: str) -> str | None:
 def build(
     tool: str, image: str, build_arguments: dict[str, str], *, pip_conf: Path | None = None, more: Sequence[str] = ()
 ) -> None:
-    """``more``: the tool's own arguments.
+    """Builds ``image`` from training_image/; ``more``: the tool's own arguments.
 
     Raises:
         BackendError: the tool ended with an error, which stands above on the terminal.
@@ -72,8 +72,10 @@ def build(
 
 
 def push(tool: str, image: str) -> None:
-    """Raises:
-    BackendError: the registry refused; the message has the commands that help.
+    """Sends the image to the registry in its name.
+
+    Raises:
+        BackendError: the registry refused; the message has the commands that help.
     """
     status = subprocess.run([tool, "push", image], check=False).returncode
     if not status:

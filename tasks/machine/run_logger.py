@@ -1,4 +1,7 @@
-"""The logger of the current Prefect run."""
+"""The logger of the current Prefect run: its lines reach the run's page, a module's own logger reaches the terminal only.
+
+Prefect's configuration shows a module's own logger from WARNING on.
+"""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def next_commands(recipe: Recipe, registration: Registration) -> dict[str, str]:
     alias = f"models:/{registration.name}@{registration.alias}"
     ask = f"import flows, mlflow; model = mlflow.pyfunc.load_model('{alias}'); print(model.predict({QUESTION}))"
     found = {
-        "Prefect and MLflow": f"{_settings()}{python} -m flows.ui",
+        "Prefect and MLflow": f"{_settings()}{python} -m tasks.operations.ui",
         f"{registration.alias}, version {registration.version}": f'{_settings()}{python} -c "{ask}"',
     }
     if registration.pending_approval:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -18,7 +17,7 @@ from rightcall.rows.snapshots import read_snapshot
 from tasks.costs.bills import read_bills, total
 from tasks.machine.checkout import git_commit
 from tasks.reporting import page_data, plots
-from tasks.results.files import METRICS, SUMMARY, numbers_of, read_json_lines, read_summary, read_verdict
+from tasks.results.files import METRICS, SUMMARY, numbers_of, read_checks, read_json_lines, read_summary, read_verdict
 from tasks.results.scores import Scores, read_scores
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -116,9 +115,8 @@ def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[st
 
 
 def _checks(store: Store, snapshot: ArtifactRef) -> dict[str, Any]:
-    path = store.path(snapshot, "checks.json") / "checks.json"
-    checks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    reasons = checks.get("reasons") or {}
+    checks = read_checks(store, snapshot)
+    reasons = checks["reasons"]
     return {
         **checks,
         "reasons": dict(list(reasons.items())[:WORST_REASONS]),

@@ -80,7 +80,7 @@ def score_table(scores: Mapping[str, Scores], evaluation: EvaluationSection) -> 
 
 
 def rule_scores(rows: Sequence[Mapping[str, Any]], evaluation: EvaluationSection) -> dict[str, Metric]:
-    """The keyword rule's metrics on the same items: what a model has to beat."""
+    """Scores of the word rule on the same items; a model that does no better has learned nothing."""
     settings = {"confidence": evaluation.confidence, "bootstrap_samples": evaluation.bootstrap_samples}
     return summarise(rule_items(rows), **settings, seed=evaluation.seed)  # type: ignore[arg-type]
 
@@ -88,7 +88,7 @@ def rule_scores(rows: Sequence[Mapping[str, Any]], evaluation: EvaluationSection
 def stage_sentences(
     scores: Mapping[str, Scores], names: Mapping[str, str], evaluation: EvaluationSection
 ) -> list[tuple[str, str, str]]:
-    """(title, "better" | "worse" | "unclear", sentence) per step from one model to the next, without flattery."""
+    """(title, "better" | "worse" | "unclear", sentence) per step from one model to the next."""
     found = []
     labels = list(scores)
     for before, after in pairwise(labels):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -29,7 +28,16 @@ from rightcall.measurement.gate import Verdict
 from rightcall.measurement.intervals import Metric
 from rightcall.recipe.schema import Recipe
 from tasks.costs.estimates import Estimate, clock
-from tasks.results.files import METRICS, SUMMARY, numbers_of, read_json_lines, read_summary, read_verdict, report_path
+from tasks.results.files import (
+    METRICS,
+    SUMMARY,
+    numbers_of,
+    read_checks,
+    read_json_lines,
+    read_summary,
+    read_verdict,
+    report_path,
+)
 from tasks.results.scores import read_scores
 from tasks.store.manifests import ArtifactRef
 from tasks.store.opening import open_store
@@ -45,8 +53,7 @@ Row = Mapping[str, Any]
 
 def show_checks(ref: ArtifactRef) -> str:
     """Rows in, kept and quarantined; classes; reasons; what the keyword rule scores. Gives the counts as text."""
-    folder = open_store().path(ref, "checks.json")
-    checks = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
+    checks = read_checks(open_store(), ref)
     counts = [{"rows": kind, **numbers} for kind, numbers in checks["rows"].items()]
     behaviours = sorted({name for classes in checks["classes"].values() for name in classes})
     classes = [

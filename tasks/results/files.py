@@ -59,12 +59,18 @@ def numbers_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+CHECKS = "checks.json"
 VERDICT = "verdict.json"
 REPORT = "report.html"
 
 
 def report_path(store: Store, ref: ArtifactRef) -> Path:
     return store.path(ref) / REPORT
+
+
+def read_checks(store: Store, ref: ArtifactRef) -> dict[str, Any]:
+    """What the checks found in a snapshot's rows."""
+    return dict(json.loads((store.path(ref, CHECKS) / CHECKS).read_text(encoding="utf-8")))
 
 
 def read_verdict(store: Store, ref: ArtifactRef) -> Verdict:

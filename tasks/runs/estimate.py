@@ -26,7 +26,7 @@ def check_costs(recipe: Recipe, *, base: ArtifactRef, snapshot: ArtifactRef) -> 
     if recipe.compute.backend != "sagemaker":
         return
     estimates = estimate_run(recipe, open_store(), base=base, snapshot=snapshot)
-    logger = run_logger("rightcall.costs")
+    logger = run_logger(__name__)
     for label, estimate in estimates.items():
         logger.info("%s", estimate_line(label, estimate))
     sums = summary(estimates)

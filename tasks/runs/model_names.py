@@ -1,4 +1,4 @@
-"""From the names that people write to refs: models to score, and the results of a recipe's earlier run."""
+"""From the names that people write to refs of the models that are scored."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Cancelling a run in Prefect while its work goes on elsewhere: noticed here, and the run ends Cancelled.
+"""Notices that a run was cancelled in Prefect while it waits for work elsewhere, and ends it as Cancelled.
 
-A worker's process gets SIGTERM as soon as its run is Cancelling; nobody tells a run that was started by hand. So whoever
-waits asks, at every look. ``Abort`` is the one signal on which Prefect's engines leave the states alone that we set.
+A worker's process gets SIGTERM as soon as its run is Cancelling; a run that was started by hand is not told. So whoever
+waits asks Prefect's server at every look. Our exception is an ``Abort``: after any other Prefect's engines would replace
+the states that we set.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from prefect.exceptions import Abort, PrefectException
 from prefect.runtime import flow_run as runtime
 from prefect.states import Cancelled
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class RunCancelled(Abort):
@@ -26,7 +27,7 @@ class RunCancelled(Abort):
 
 
 class FlowRunWatch:
-    """Of the flow run around the current code, and of the one around that; outside of Prefect nothing is cancelled."""
+    """Asks about the flow run around the current code and the one around that; outside of Prefect nothing is cancelled."""
 
     def __init__(self) -> None:
         task_context = TaskRunContext.get()
@@ -37,18 +38,18 @@ class FlowRunWatch:
 
     @property
     def root_id(self) -> str | None:
-        """Of the run that a person sees and cancels."""
+        """Id of the run that a person sees and cancels."""
         return str(self.flow_run_ids[-1]) if self.flow_run_ids else None
 
     def cancelled(self) -> bool:
-        """Whether someone wants the run to end; a Prefect server that does not answer has said nothing."""
+        """Whether someone wants the run to end; no, while Prefect's server does not answer."""
         if not self.flow_run_ids:
             return False
         try:
             with get_client(sync_client=True) as client:
                 states = [client.read_flow_run(each).state for each in self.flow_run_ids]
         except (httpx.HTTPError, PrefectException) as err:
-            log.debug("Prefect's server did not say whether the run was cancelled: %s", err)
+            logger.debug("Prefect's server did not say whether the run was cancelled: %s", err)
             return False
         return any(state is not None and (state.is_cancelling() or state.is_cancelled()) for state in states)
 

@@ -1,4 +1,4 @@
-"""Results that shall be computed again though they are stored, and those that other versions of the libraries made."""
+"""Which stored results a run computes again, and which of those it uses were made by other versions of the libraries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOW_RUN = "flow_run"  # in a manifest: the run that made the result
 
 @dataclass(frozen=True)
 class Freshness:
-    """Of one run of a flow."""
+    """What one run of a flow computes again, and which old results it uses."""
 
     names: frozenset[str] = frozenset()  # stages to compute again
     old: dict[str, str] = field(default_factory=dict)  # stage → "torch 2.12.0": what made the result that is used
@@ -37,7 +37,10 @@ def begin_run(names: tuple[str, ...] = ()) -> None:
 
 
 def is_wanted_anew(stage: str, stored: Callable[[], Mapping[str, Any] | None]) -> bool:
-    """Whether what is stored does not count; made by this very flow run, which goes on after an approval, it does."""
+    """Whether a stage is computed again although its result may be stored.
+
+    A result that this same flow run made, before it was suspended for an approval, is used.
+    """
     current = _current.get()
     if current is None or stage not in current.names:
         return False
@@ -46,7 +49,7 @@ def is_wanted_anew(stage: str, stored: Callable[[], Mapping[str, Any] | None]) -
 
 
 def note_versions(stage: str, recipe: Recipe, manifest: Mapping[str, Any]) -> None:
-    """Keeps in mind that a result is used which other versions made than those that would make it now.
+    """Remembers a used result that was made by other library versions than those installed here.
 
     What a SageMaker image holds is not known here, so nothing is said where jobs run there.
     """
@@ -68,13 +71,13 @@ def warn_of_old_versions() -> None:
     stages = "; ".join(f"{stage} by {versions}" for stage, versions in current.old.items())
     again = " ".join(f"--fresh {stage}" for stage in current.old)
     current.old.clear()
-    run_logger("rightcall.stages").warning(
+    run_logger(__name__).warning(
         "stored results are used that other versions made: %s. To compute them again: %s", stages, again
     )
 
 
 def versions_of(result: dict[str, Any]) -> dict[str, str]:
-    """For the manifest; a job's own (it may have run in a container) are taken out of its summary and win."""
+    """The versions for a manifest: those installed here, but the job's own, taken out of its summary, where it names them."""
     found = installed_versions()
     if (of_the_job := result.pop("versions", None)) is None:
         return found

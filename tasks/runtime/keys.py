@@ -30,7 +30,7 @@ PARSE_ATTEMPTS = 20
 # Packages whose imports are followed, and the folder that holds them.
 FOLLOWED = {"rightcall": "training_image", "data_checks": "."}
 OURS = {*FOLLOWED, "tasks", "flows"}
-# They carry values and addresses, or refuse, and make no result; what a recipe says is in the key by value.
+# These carry values and addresses, or refuse; they make no result. A recipe's own values are in the key.
 NOT_RESULTS = (
     "rightcall.errors",
     "rightcall.job.folders",

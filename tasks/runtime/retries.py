@@ -1,4 +1,4 @@
-"""Which errors are worth another try: the network's, the throttling service's, the busy database's. Never ours."""
+"""Which errors are worth another try: the network's, the throttling service's, the busy database's. Errors of our own never are."""
 
 from __future__ import annotations
 

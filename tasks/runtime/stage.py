@@ -56,7 +56,7 @@ class StageRun:
     scratch: Path  # survives kills, deleted after the commit: checkpoints
     logger: Logger
     label: str | None = None
-    job_key: str = ""  # names what this run does elsewhere: the key, or where a result is replaced one made of both
+    job_key: str = ""  # names the job on another machine: the key, or a key of its own where a result is replaced
 
     @property
     def title(self) -> str:
@@ -152,7 +152,7 @@ class Stage:
         manifest = call.store.manifest(ref)
         note_versions(self.name, recipe, manifest)
         if not ran:
-            _logger().info("%s cached: %s", call.title, summary_line(manifest))
+            run_logger(__name__).info("%s cached: %s", call.title, summary_line(manifest))
         return ref
 
     def run(
@@ -171,7 +171,7 @@ class Stage:
         lock, holder = call.store.locks(), str(uuid.uuid4())
         lock.acquire_lock(call.cache_key, holder)
         try:
-            return self._execute(call, _logger())
+            return self._execute(call, run_logger(__name__))
         finally:
             lock.release_lock(call.cache_key, holder)
 
@@ -198,11 +198,11 @@ class Stage:
     def _skipped(self, recipe: Recipe, refs: Mapping[str, Any]) -> ArtifactRef | None:
         instead = self.skip(recipe, refs) if self.skip is not None else None
         if instead is not None:
-            _logger().info("%s skipped, as the recipe says; its input %s goes on", self.name, instead.uri)
+            run_logger(__name__).info("%s skipped, as the recipe says; its input %s goes on", self.name, instead.uri)
         return instead
 
     def _task_for(self, call: StageCall) -> Task[..., ArtifactRef]:
-        # Prefect alone would give a recorded ref whose files are gone or were made anew: that does not count.
+        # Prefect would give the ref in its record though its files are gone, or were made again with another content.
         recorded, found = call.store.recorded_digest(call.cache_key), call.store.find(self.name, call.key)
         dangling = recorded is not None and (found is None or found.digest != recorded)
         return self.task.with_options(
@@ -312,7 +312,3 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _as_json(entry) for name, entry in value.items()}
     return [_as_json(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def _logger() -> Logger:
-    return run_logger("rightcall.stages")

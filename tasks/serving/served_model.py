@@ -161,8 +161,10 @@ def download(store: str, uri: str, files: dict[str, str], target: Path) -> bool:
 
 
 def check_files(folder: Path, expected: dict[str, str]) -> None:
-    """Raises:
-    RegistryError: a file is missing or is not the registered one.
+    """Compares the sha256 of every file with the registered one.
+
+    Raises:
+        RegistryError: a file is missing or is not the registered one.
     """
     for name, sha256 in expected.items():
         path = folder / name

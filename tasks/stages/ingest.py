@@ -87,7 +87,7 @@ def _count_tokens(path: Path) -> int:
 
 
 def _kept_aside(run: StageRun) -> str:
-    """What a failed run found out survives in the store; returns the sentence that says where."""
+    """Moves what a failed run found out to the store's .failed folder; gives the sentence that says where."""
     found = run.folder / "quarantine.jsonl"
     if not found.exists() or not found.stat().st_size:
         return ""

@@ -69,7 +69,7 @@ def _train(name: str, run: StageRun, recipe: Recipe, model: ArtifactRef, snapsho
 
     @cache
     def mirror() -> MetricsMirror:
-        """Made with the first line: MLflow takes seconds to start, and the job shall not wait for it."""
+        """Made with the first line: MLflow takes seconds to start, and the job does not wait for it."""
         return MetricsMirror(recipe, f"{run.name}/{run.key}")
 
     def send(line: dict[str, Any]) -> None:

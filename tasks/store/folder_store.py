@@ -130,8 +130,10 @@ class Store:
             raise StoreError(self._changed(ref, changed))
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
-        """Raises:
-        StoreError: as ``path``.
+        """The manifest of a finished stage.
+
+        Raises:
+            StoreError: as ``path``.
         """
         found = self._find_manifest(*split(ref))
         if found is None:
@@ -206,8 +208,10 @@ class Store:
         return self._make(self.root / ".work" / checked(stage) / checked(key) / "scratch")
 
     def require_space(self, needed_bytes: int) -> None:
-        """Raises:
-        StoreError: less is free; better said now than after an hour of training.
+        """Looks at the free space of the store's disk before an hour of training is spent.
+
+        Raises:
+            StoreError: less is free.
         """
         folder = self._make(self.root)
         if shutil.disk_usage(folder).free < needed_bytes:
@@ -247,7 +251,7 @@ class Store:
 
     def locks(self) -> Leases:
         """Who makes which stage right now."""
-        from tasks.store.file_leases import FileLeases  # it imports this module
+        from tasks.store.file_leases import FileLeases  # it loads Prefect, which reading a result does not need
 
         return FileLeases(self.root / ".leases")
 

@@ -15,7 +15,7 @@ def new_lease(holder: str) -> dict[str, Any]:
 
 
 def parse_lease(content: bytes | None) -> dict[str, Any] | None:
-    """None also for what is no lease: whoever wrote it was not us, and nobody can renew it."""
+    """None also for content that is no lease: nobody renews it."""
     try:
         lease = json.loads(content or b"")
     except ValueError:
@@ -24,7 +24,7 @@ def parse_lease(content: bytes | None) -> dict[str, Any] | None:
 
 
 def is_alive_here(lease: dict[str, Any]) -> bool | None:
-    """Whether the holder, a process of this machine, runs; None = it is of another machine, who knows."""
+    """Whether the holder still runs; None = it is a process of another machine, of which nothing is known here."""
     if lease["machine"] != _this_process()["machine"]:
         return None
     return _start_time(lease["pid"]) == lease["started"]
@@ -36,7 +36,7 @@ def _this_process() -> dict[str, Any]:
 
 @cache
 def _machine() -> str:
-    """Within one boot and one pid namespace a pid means the same; containers on one store differ in the latter."""
+    """Boot and pid namespace: within them a pid means one process, and containers on one store differ in the second."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -45,7 +45,10 @@ def _machine() -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks between boot and the start of a living process; None for a dead one or a zombie."""
+    """Clock ticks between boot and the start of a living process; None for a dead one or a zombie.
+
+    psutil's create_time counts from the system's clock: after a correction by NTP a living holder would seem dead.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

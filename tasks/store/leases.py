@@ -1,4 +1,4 @@
-"""A lock that its holder renews, so that nobody waits for the dead: Prefect's LockManager over leases.
+"""Locks that their holders renew, so that no run waits for a dead one: Prefect's LockManager over leases.
 
 ``Leases`` is what every kind has in common; ``FileLeases`` keeps them as files, tasks/store/s3_leases.py in S3.
 
@@ -6,7 +6,7 @@ Prefect's own FileSystemLockManager never expires: after kill -9 every later run
 - at once, when its holder was a process of this machine (boot id and pid namespace) that no longer runs (pid and start
   time, so that a reused pid is no trap);
 - ``EXPIRY_SECONDS`` after its last renewal, when its holder runs on another machine.
-A holder of this machine that runs is never robbed: it may be suspended, or the machine may have slept.
+No lease is taken from a process that runs on this machine: it may be suspended, or the machine may have slept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Leases(LockManager):
-    """What waits, and what is renewed; how a lease is read and written is the subclass's."""
+    """Waiting and renewing; how a lease is read and written is the subclass's."""
 
     expiry_seconds: float
     poll_seconds: float = POLL_SECONDS
@@ -124,14 +124,17 @@ class Leases(LockManager):
         return True
 
     def _say_who_holds(self, key: str) -> None:
-        """A run that waits for hours shall say for whom."""
+        """A run may wait for hours: its log says for which process."""
         if (lease := self._lease(key)) is not None:
             holder = f"process {lease['pid']} on {lease.get('host')!r}"
-            run_logger("tasks.store.leases").info("%s is being made by %s; this run waits for its result", key, holder)
+            run_logger(__name__).info("%s is being made by %s; this run waits for its result", key, holder)
 
 
 class _Renewals:
-    """One daemon thread a process; it ends when nothing is held. A lease is known by its place: managers come and go."""
+    """Renews all held leases in one daemon thread, which ends when nothing is held.
+
+    A lease is known by its place, because Prefect makes several managers for the same leases.
+    """
 
     def __init__(self) -> None:
         # (place, holder) → manager, key, and whether the work is done: then the lease is given back, not renewed

@@ -37,7 +37,7 @@ class ArtifactRef(BaseModel):
 
 
 def is_volatile(relative: str) -> bool:
-    """Whether a file holds timings and so does not count for the digest: equal work shall have equal digests."""
+    """Whether a file holds timings and so does not count for the digest: equal work has equal digests."""
     path = PurePosixPath(relative)
     return path.name in ("metrics.jsonl", "summary.json") or path.suffix == ".log" or "data_docs" in path.parts[:-1]
 

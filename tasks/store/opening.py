@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.machine.environment import store_root
-
-if TYPE_CHECKING:
-    pass
 from tasks.store.folder_store import Store
 
 
@@ -20,7 +16,7 @@ def open_store(root: str | Path | None = None) -> Store:
     """
     place = store_root() if root is None else str(root)
     if place.startswith("s3://"):
-        from tasks.store.s3_store import S3Store  # it builds on this module
+        from tasks.store.s3_store import S3Store  # a run on a folder does not need it
 
         return S3Store.at(place)
     return Store(Path(place).expanduser().absolute())

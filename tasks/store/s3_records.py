@@ -27,8 +27,10 @@ class S3Results(WritableFileSystem):
 
     # Prefect calls the plain name with _sync=True from synchronous code, and awaits the answer elsewhere if it can.
     def read_path(self, path: str, **_: Any) -> bytes:  # type: ignore[override]
-        """Raises:
-        FileNotFoundError: there is no such record, which Prefect takes for "not cached".
+        """The content of a record.
+
+        Raises:
+            FileNotFoundError: there is no such record, which Prefect takes for "not cached".
         """
         found = s3.get(self._address(), f"{FOLDER}/{path}")
         if found is None:

@@ -56,8 +56,10 @@ class S3Store(Store):
 
     @classmethod
     def at(cls, text: str) -> S3Store:
-        """Raises:
-        StoreError: ``text`` is no s3:// address.
+        """The store at an s3:// address, with its mirror on this machine.
+
+        Raises:
+            StoreError: ``text`` is no s3:// address.
         """
         remote = s3.parse_address(text)
         return cls(mirror_root() / remote.bucket / remote.prefix, remote)
@@ -166,7 +168,9 @@ class S3Store(Store):
         return S3Leases(self.remote)
 
     def results(self) -> WritableFileSystem:
-        from tasks.store.s3_records import saved_block  # Prefect's server, which a stage without Prefect lacks
+        from tasks.store.s3_records import (
+            saved_block,  # it needs Prefect's server, which a stage without Prefect does not have
+        )
 
         return saved_block(self.remote)
 

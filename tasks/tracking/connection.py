@@ -1,4 +1,4 @@
-"""The way to MLflow: which server, whether it answers, what its errors become. Importing it takes 2 s: lazily."""
+"""Connects to MLflow and turns its errors into ours. Importing MLflow takes 2 s, so only functions import it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 from rightcall.errors import RegistryError
 from tasks.machine.environment import HOME, MLFLOW_ARTIFACTS
+from tasks.tracking.redaction import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-from tasks.tracking.redaction import without_password
 
 CONNECT_SECONDS = 5.0
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -131,7 +131,7 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 def _artifact_location() -> str | None:
-    """A server knows its own place; with a bare database the default would be ./mlruns of whoever comes first."""
+    """Where artifacts lie; None = the server knows. With a bare database MLflow would take ./mlruns of the first process."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if urlsplit(uri).scheme in ("http", "https"):
         return None

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 from rightcall.errors import RegistryError
 from rightcall.measurement.intervals import Metric
 from rightcall.recipe.schema import Recipe
+from tasks.machine.checkout import git_commit
 from tasks.results.files import METRICS, read_json_lines
 from tasks.results.scores import read_scores
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 from tasks.tracking.connection import connect, exclusive, experiment_id, mlflow_errors
+from tasks.tracking.redaction import flatten, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-from tasks.machine.checkout import git_commit
-from tasks.tracking.redaction import flatten, redact
 
 FLOW_RUN = "prefect.flow_run"
 REF, DIGEST, RECORDED = "rightcall.ref", "rightcall.digest", "rightcall.recorded"
@@ -35,7 +35,7 @@ PARENT, RUN_NAME = "mlflow.parentRunId", "mlflow.runName"
 PARAMS_PER_BATCH, METRICS_PER_BATCH = 100, 1000  # MLflow's own limits
 MIRROR_SECONDS = 5.0  # between two writes while a stage runs
 DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is a tag
-_logger = logging.getLogger("rightcall.tracking")
+logger = logging.getLogger(__name__)
 
 
 def start_pipeline_run(recipe: Recipe, *, flow_run: str | None = None) -> str:
@@ -136,7 +136,7 @@ class MetricsMirror:
             self._stop(err)
 
     def _stop(self, err: RegistryError) -> None:
-        _logger.warning("metrics are not mirrored into MLflow while this stage runs: %s", err)
+        logger.warning("metrics are not mirrored into MLflow while this stage runs: %s", err)
         self._client = None
 
 

@@ -13,7 +13,7 @@ from rightcall.errors import BackendError
 from rightcall.job.stage_table import STAGES
 from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.schema import Recipe
-from tasks.costs.bills import billed, read_bills, sentence, total
+from tasks.costs.bills import bill_of, manifest_fields, read_bills, sentence, total
 from tasks.costs.estimates import SPOT_SAVING, Estimate, clock, estimate_job, require_affordable, work_of
 from tasks.costs.prices import PRICES, price_of
 from tasks.costs.throughput import (
@@ -234,21 +234,25 @@ def test_the_bill_is_the_billable_time_of_every_instance() -> None:
         "ResourceConfig": {"InstanceType": "ml.p4d.24xlarge", "InstanceCount": 2}, "BillableTimeInSeconds": 1800,
         "TrainingTimeInSeconds": 4000,
     }  # fmt: skip
-    found = billed(description, on("ml.p4d.24xlarge"))
+    recipe = on("ml.p4d.24xlarge")
+    found = bill_of(description, recipe)
     price = price_of("ml.p4d.24xlarge")
     assert price is not None
     assert (found.billable_seconds, found.usd) == (3600, round(price.usd_per_hour, 4))
-    assert found.fields() == {"billable_seconds": 3600, "cost_usd": found.usd, "instance": "2 × ml.p4d.24xlarge"}
+    assert manifest_fields([description], recipe) == {
+        "billable_seconds": 3600, "cost_usd": found.usd, "instance": "2 × ml.p4d.24xlarge", "attempts": 1,
+    }  # fmt: skip
 
 
 def test_a_bill_without_a_price_has_no_dollars() -> None:
     description = {"ResourceConfig": {"InstanceType": "ml.new.xlarge", "InstanceCount": 1}, "BillableTimeInSeconds": 60}
-    assert billed(description, load_recipe(FULL)).fields() == {"billable_seconds": 60, "instance": "ml.new.xlarge"}
+    expected = {"billable_seconds": 60, "instance": "ml.new.xlarge", "attempts": 1}
+    assert manifest_fields([description], load_recipe(FULL)) == expected
 
 
 def test_a_job_that_ended_before_it_started_is_billed_nothing() -> None:
     description = {"ResourceConfig": {"InstanceType": "ml.g5.2xlarge", "InstanceCount": 1}}
-    assert billed(description, load_recipe(FULL)).usd == 0.0
+    assert bill_of(description, load_recipe(FULL)).usd == 0.0
 
 
 def test_work_is_read_from_the_manifests_of_the_inputs(tmp_path: Path) -> None:

@@ -75,7 +75,16 @@ def test_it_ends_with_one_table_the_verdict_the_report_and_what_to_type_next(
     first: dict[str, Any], workshop: Path
 ) -> None:
     text = first["text"]
-    for word in ("base", "SFT", "SFT+DPO", "acc_norm", "macro_f1", "verdict: ", "-m flows.ui", "models:/rightcall@"):
+    for word in (
+        "base",
+        "SFT",
+        "SFT+DPO",
+        "acc_norm",
+        "macro_f1",
+        "verdict: ",
+        "-m tasks.operations.ui",
+        "models:/rightcall@",
+    ):
         assert word in text
     (report,) = (workshop / "store" / "report").glob("*/report.html")
     assert f"report: {report}" in text

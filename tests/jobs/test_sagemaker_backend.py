@@ -410,7 +410,7 @@ def test_credentials_are_nowhere(
 
     hidden = [os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_ACCESS_KEY_ID"], "hf_hiddenhiddenhiddenhidden"]
     monkeypatch.setenv("HF_TOKEN", hidden[2])
-    with caplog.at_level(logging.DEBUG, "rightcall"):
+    with caplog.at_level(logging.DEBUG, "rightcall"), caplog.at_level(logging.DEBUG, "tasks"):
         cloud.job(12)
     stored = [read(cloud, key) for key in below(cloud, f".jobs/sft/{cloud.key}/{cloud.name()}/")]
     assert stored

@@ -6,9 +6,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import boto3
 import pytest
@@ -148,19 +147,26 @@ def test_a_worker_that_is_shut_down_leaves_the_job(cloud: Cloud, caplog: pytest.
     assert wait_for_end(cloud) == "Stopped"
 
 
-def test_the_hook_stops_the_jobs_of_its_run_and_no_others(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hook_stops_the_jobs_of_its_run_and_no_others_and_says_so_in_its_log(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def end(_: UUID) -> None:
         raise TerminationSignal(15)  # as if the process were gone: it stops nothing itself
 
     run_flow, ids = training_flow(cloud, end)
     with pytest.raises(TerminationSignal):
         run_flow()
-    monkeypatch.setattr("rightcall.recipe.loading.load_recipe", lambda *_: sagemaker_recipe())
-    others = SimpleNamespace(id="another run", parameters={"recipe": "x"})
-    stop_jobs(run_flow, others, None)
+    monkeypatch.setattr("tasks.jobs.sagemaker.stopping.load_recipe", lambda *_: sagemaker_recipe())
+    with get_client(sync_client=True) as client:
+        killed = client.read_flow_run(ids[0])
+    stop_jobs(run_flow, killed.model_copy(update={"id": uuid4()}), None)
     assert cloud.calls("StopTrainingJob") == 0
     assert jobs_of(str(ids[0]), "us-east-1") == [cloud.name()]
-    stop_jobs(run_flow, SimpleNamespace(id=ids[0], parameters={"recipe": "x"}), None)
+    with caplog.at_level(logging.INFO):
+        stop_jobs(run_flow, killed, None)
+    said = [vars(record)["flow_run_id"] for record in caplog.records if "was told to stop" in record.getMessage()]
+    assert said == [str(ids[0])]
+    assert cloud.calls("StopTrainingJob") == 1
     assert wait_for_end(cloud) == "Stopped"
 
 

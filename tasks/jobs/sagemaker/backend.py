@@ -22,7 +22,7 @@ from rightcall.job.stage_table import STAGES, training_section
 from rightcall.recipe.schema import Recipe
 from tasks.aws import clients, errors, s3, transfers
 from tasks.costs import estimates
-from tasks.costs.bills import bill
+from tasks.costs.bills import manifest_fields
 from tasks.jobs.contract import Input, JobResult
 from tasks.jobs.progress import Progress
 from tasks.jobs.sagemaker import request
@@ -37,7 +37,7 @@ from tasks.results.files import read_summary
 from tasks.runtime.cancellation import FlowRunWatch
 from tasks.runtime.stage import StageRun
 
-MAX_RETRIES = 3  # of one run, after ends that may pass by themselves
+MAX_RETRIES = 3  # in one run, for failures that may not happen again
 PAUSE_SECONDS = 30.0  # before the first of them; twice as long before each next one
 CREATE_TRIES = 5
 GPU_TYPES = re.compile(r"ml\.(p\d|g\d)")
@@ -45,7 +45,7 @@ GPU_TYPES = re.compile(r"ml\.(p\d|g\d)")
 
 @dataclass
 class Attempts:
-    """Of the jobs for one piece of work, as one run of the command sees them."""
+    """The jobs for one stage's work, the first and its retries, in this run of the command."""
 
     plan: JobPlan
     run: StageRun
@@ -88,7 +88,7 @@ def run_job(
     attempts = Attempts(plan, run, region, waiting, watch)
     _until_done(attempts, log, lambda: check_cost(stage, recipe, channels, run))
     progress.update(_lines(run.folder / "output" / "metrics.jsonl"), final=True)
-    summary = read_summary(run.folder) | bill(attempts.ended, recipe)
+    summary = read_summary(run.folder) | manifest_fields(attempts.ended, recipe)
     return JobResult(summary, round(time.monotonic() - started, 3))
 
 
@@ -99,8 +99,10 @@ def plan_of(
     run: StageRun,
     tags: Mapping[str, str] | None = None,
 ) -> JobPlan:
-    """Raises:
-    BackendError: the store is a folder, or a channel is a local path: a job reads S3 alone.
+    """The job's channels as addresses in S3, and where its own files go.
+
+    Raises:
+        BackendError: the store is a folder, or a channel is a local path: a job reads S3 alone.
     """
     store = run.store
     local = [name for name, source in channels.items() if not isinstance(source, Input)]
@@ -116,8 +118,10 @@ def plan_of(
 
 
 def require_gpu(stage: str, recipe: Recipe) -> None:
-    """Raises:
-    BackendError: the recipe needs a GPU and the instance type has none; better said before an hour of waiting.
+    """Compares the recipe with the instance type before an hour is spent on waiting for one.
+
+    Raises:
+        BackendError: the recipe needs a GPU and the instance type has none.
     """
     instance_type, _ = estimates.instance_of(stage, recipe)
     if is_gpu_instance(instance_type) or not STAGES[stage].shares_work:
@@ -174,7 +178,7 @@ def _until_done(attempts: Attempts, log: Path, check: Callable[[], None]) -> Non
 
 
 def _took(description: dict[str, Any], attempts: Attempts, log: Path, *, of_earlier_run: bool) -> bool:
-    """True = the result is here; False = the next attempt shall begin.
+    """True = the result is here; False = another attempt is needed.
 
     Raises:
         RightcallError: the end of a job of this run that another attempt would not change.
@@ -203,7 +207,7 @@ def _took(description: dict[str, Any], attempts: Attempts, log: Path, *, of_earl
 
 
 def _pause(attempts: Attempts) -> None:
-    """Capacity and broken machines take their time; RIGHTCALL_POLL_SECONDS is the whole pause.
+    """Waits before the next attempt, because capacity does not come back at once; RIGHTCALL_POLL_SECONDS replaces it.
 
     Raises:
         RunCancelled: the run was cancelled in Prefect meanwhile.
@@ -234,7 +238,7 @@ def _attach(found: Mapping[str, Any], attempts: Attempts) -> None:
 
 
 def _create(plan: JobPlan, run: StageRun, attempts: Attempts) -> None:
-    """CreateTrainingJob; somebody else who was faster with the same name is as good."""
+    """CreateTrainingJob; a job of that name that another run has just created is used as well."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     place = s3.parse_address(plan.inputs)

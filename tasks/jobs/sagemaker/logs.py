@@ -25,7 +25,8 @@ class JobLog:
         """The new (metrics lines as JSON, other lines).
 
         Raises:
-            botocore.exceptions.ClientError | BotoCoreError: nothing is lost, the next look gives it.
+            ClientError: CloudWatch refused; nothing is lost, the next look gives it.
+            BotoCoreError: CloudWatch did not answer; the next look gives it.
         """
         for stream in self._streams():
             self._read_stream(stream)

@@ -1,9 +1,9 @@
 """One stage as a CreateTrainingJob request: what ``sagemaker.train.ModelTrainer`` makes of a recipe.
 
-The SDK is used for what it is good at (the request's shape) and kept from the rest: it adds a timestamp to names, which
-here mean the work, uploads to a bucket of its own choice, asks IAM about the role, and reports usage. A container image
-of ours brings its entrypoint; AWS's own gets this folder's program as ``source_dir`` and ``exec``s it, so that it is PID 1
-and SIGTERM reaches it.
+The SDK makes the request's shape. What else it does is turned off here: it adds a timestamp to the job's name (ours is
+made of the work), uploads to a bucket of its own choice, asks IAM about the role, and reports usage. Our own container
+image has an entrypoint; AWS's image gets training_image/ as ``source_dir`` and ``exec``s the program, so that it is PID 1
+and receives SIGTERM.
 """
 
 from __future__ import annotations
@@ -82,8 +82,10 @@ def job_name(stage: str, key: str, attempt: int = 0) -> str:
 
 
 def region_of(recipe: Recipe) -> str:
-    """Raises:
-    BackendError: neither the recipe nor the AWS environment names a region.
+    """The region that the jobs run in.
+
+    Raises:
+        BackendError: neither the recipe nor the AWS environment names a region.
     """
     import boto3
 
@@ -98,8 +100,10 @@ def region_of(recipe: Recipe) -> str:
 
 
 def role_of(recipe: Recipe) -> str:
-    """Raises:
-    BackendError: no role, or something else than a role's ARN.
+    """ARN of the role that the jobs run as.
+
+    Raises:
+        BackendError: no role, or something else than a role's ARN.
     """
     role = recipe.compute.sagemaker.role or os.environ.get("RIGHTCALL_SAGEMAKER_ROLE")
     if not role:
@@ -135,7 +139,7 @@ def send(plan: JobPlan, upload: Callable[[Path, str], None]) -> None:
     """Creates the job; ``upload(folder, url)`` brings a local folder to S3 first.
 
     Raises:
-        botocore.exceptions.ClientError: the service refused, or answered something else than yes.
+        ClientError: the service refused, or answered something else than yes.
     """
     _trainer(plan, upload).train(wait=False, logs=False)
 
@@ -203,7 +207,7 @@ def _trainer(plan: JobPlan, upload: Callable[[Path, str], None]) -> Any:
 
 
 def _machines(settings: SagemakerSection, shapes: Any, instance_type: str, count: int) -> dict[str, Any]:
-    """On what, for how long, and behind which walls."""
+    """Instances, time limits and network."""
     return {
         "compute": shapes.Compute(
             instance_type=instance_type, instance_count=count, volume_size_in_gb=settings.volume_gb,
@@ -281,7 +285,7 @@ def _named_trainer() -> type[Any]:
 
 
 def _quiet_sdk() -> None:
-    """Its warnings about regions and its advice beside errors would stand between our lines; it asks IAM about no role."""
+    """Silences the SDK's warnings and its advice beside errors, and keeps it from asking IAM about the role."""
     os.environ["SAGEMAKER_VALIDATE_ROLE"] = "false"
     for name in ("sagemaker", "sagemaker.config"):  # the second has a level of its own
         logging.getLogger(name).setLevel(logging.CRITICAL)

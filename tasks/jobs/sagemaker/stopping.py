@@ -1,18 +1,17 @@
 """The flows' on_cancellation hook: stops the SageMaker jobs of a run whose process was killed before it could.
 
-A worker runs it after it has ended the run's process, the engine itself in a run that was started by hand.
+A worker calls it after it has ended the run's process; in a run that was started by hand Prefect's engine calls it.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import Any
+
+from prefect.logging.loggers import flow_run_logger
 
 from rightcall.errors import BackendError, RecipeError
 from rightcall.recipe.loading import load_recipe
 from tasks.jobs.sagemaker.request import FLOW_RUN_TAG, PROJECT
-
-log = logging.getLogger("prefect.rightcall")
 
 
 def stop_jobs(flow: Any, flow_run: Any, state: Any) -> None:
@@ -27,19 +26,21 @@ def stop_jobs(flow: Any, flow_run: Any, state: Any) -> None:
     from tasks.jobs.sagemaker.request import region_of
     from tasks.jobs.sagemaker.waiting import stop
 
+    # A hook runs outside of its run, whose page should say what became of the jobs.
+    logger = flow_run_logger(flow_run, flow)
     region = region_of(recipe)
     for name in jobs_of(str(flow_run.id), region):
         try:
             stop(name, region)
         except BackendError as err:
-            log.error(
+            logger.error(
                 "job %r could not be stopped: %s; aws sagemaker stop-training-job --training-job-name %s",
                 name,
                 err,
                 name,
             )
         else:
-            log.info("job %r was told to stop, its checkpoints are kept", name)
+            logger.info("job %r was told to stop, its checkpoints are kept", name)
 
 
 def jobs_of(flow_run_id: str, region: str) -> list[str]:

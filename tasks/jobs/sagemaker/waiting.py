@@ -84,7 +84,7 @@ class Waiting:
                     raise self.watch.cancel(self._stop())
                 time.sleep(seconds)
         except (KeyboardInterrupt, TerminationSignal):
-            # A worker sends SIGTERM to a run that is Cancelling: its state says whether the job shall end too.
+            # A worker sends SIGTERM to a run that is Cancelling: its state says whether the job has to end too.
             if self.watch.cancelled():
                 self._stop()
             else:
