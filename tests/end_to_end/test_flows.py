@@ -146,11 +146,11 @@ def test_a_model_is_found_by_every_kind_of_name(first: dict[str, Any], workshop:
 
     recipe, store = load_recipe(workshop / "tiny.yaml"), Store(workshop / "store")
     newest = store.refs("dpo")[0]
-    assert find_model(recipe, "dpo") == newest
-    assert find_model(recipe, newest.uri[:12]) == newest
-    assert find_model(recipe, "models:/rightcall/1").kind == "model"
+    assert find_model(store, recipe, "dpo") == newest
+    assert find_model(store, recipe, newest.uri[:12]) == newest
+    assert find_model(store, recipe, "models:/rightcall/1").kind == "model"
     with pytest.raises(StoreError, match="names 0 results"):
-        find_model(recipe, "dpo/ffffffffffff")
+        find_model(store, recipe, "dpo/ffffffffffff")
 
 
 def test_a_folder_is_scored_on_a_file_of_when2call_items(

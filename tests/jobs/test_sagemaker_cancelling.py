@@ -21,6 +21,7 @@ from prefect.states import Cancelling
 from prefect_fixture import prefect_server  # noqa: F401
 from sagemaker_jobs import Cloud, cloud, running_service, sagemaker_recipe  # noqa: F401
 
+from flows.parameters import stop_its_jobs
 from rightcall.recipe.schema import Recipe
 from tasks.jobs.contract import Input
 from tasks.jobs.sagemaker.backend import run_job
@@ -148,19 +149,20 @@ def test_a_worker_that_is_shut_down_leaves_the_job(cloud: Cloud, caplog: pytest.
     assert wait_for_end(cloud) == "Stopped"
 
 
-def test_the_hook_stops_the_jobs_of_its_run_and_no_others(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hook_stops_the_jobs_of_its_run_and_no_others(cloud: Cloud) -> None:
     def end(_: UUID) -> None:
         raise TerminationSignal(15)  # as if the process were gone: it stops nothing itself
 
     run_flow, ids = training_flow(cloud, end)
     with pytest.raises(TerminationSignal):
         run_flow()
-    monkeypatch.setattr("rightcall.recipe.loading.load_recipe", lambda *_: sagemaker_recipe())
-    others = SimpleNamespace(id="another run", parameters={"recipe": "x"})
-    stop_jobs(run_flow, others, None)
+    stop_jobs(sagemaker_recipe(), "another run")
     assert cloud.calls("StopTrainingJob") == 0
     assert jobs_of(str(ids[0]), "us-east-1") == [cloud.name()]
-    stop_jobs(run_flow, SimpleNamespace(id=ids[0], parameters={"recipe": "x"}), None)
+    stop_its_jobs(run_flow, SimpleNamespace(id=ids[0], parameters={"recipe": "absent"}), None)
+    assert cloud.calls("StopTrainingJob") == 0
+    cloud_recipe = ["compute.backend=sagemaker", "compute.sagemaker.instance_type=ml.c5.xlarge"]
+    stop_its_jobs(run_flow, SimpleNamespace(id=ids[0], parameters={"recipe": None, "overrides": cloud_recipe}), None)
     assert wait_for_end(cloud) == "Stopped"
 
 
@@ -184,9 +186,8 @@ def test_a_job_that_was_attached_to_belongs_to_both_runs(cloud: Cloud) -> None:
     assert cloud.calls("CreateTrainingJob") == 1
 
 
-def test_a_cancelled_run_keeps_no_lease(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_run_keeps_no_lease(cloud: Cloud) -> None:
     """Else the same command would wait for the lease to expire before it attaches."""
-    monkeypatch.setenv("RIGHTCALL_STORE", cloud.store.address)
     rows = cloud.rows(seconds=0.1)
 
     @stage(name="sft", kind="model", modules=("rightcall.measurement.metrics",), slice=lambda recipe: cloud.key)
@@ -201,12 +202,12 @@ def test_a_cancelled_run_keeps_no_lease(cloud: Cloud, monkeypatch: pytest.Monkey
         assert context is not None
         assert context.flow_run is not None
         ids.append(context.flow_run.id)
-        train(sagemaker_recipe(FOREVER), model=cloud.model)
+        train(sagemaker_recipe(FOREVER), store=cloud.store, model=cloud.model)
 
     ids: list[UUID] = []
     with pytest.raises(RunCancelled):
         run_flow()
-    key = train.key(sagemaker_recipe(FOREVER), {"model": cloud.model})
+    key = train.key(sagemaker_recipe(FOREVER), {"model": cloud.model}, store=cloud.store)
     assert not cloud.store.locks().is_locked(f"sft-{key}")
     assert states(ids) == ["Cancelled"]
     (name,) = [name for name in cloud.service.jobs if key in name]

@@ -1,6 +1,6 @@
-"""The flows' on_cancellation hook: stops the SageMaker jobs of a run whose process was killed before it could.
+"""Stops the SageMaker jobs of a cancelled run whose process was killed before it could.
 
-A worker runs it after it has ended the run's process, the engine itself in a run that was started by hand.
+A worker does so after it has ended the run's process, the engine itself in a run that was started by hand.
 """
 
 from __future__ import annotations
@@ -8,27 +8,22 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from rightcall.errors import BackendError, RecipeError
-from rightcall.recipe.loading import load_recipe
+from rightcall.errors import BackendError
+from rightcall.recipe.schema import Recipe
 from tasks.jobs.sagemaker.request import FLOW_RUN_TAG, PROJECT
 
 log = logging.getLogger("prefect.rightcall")
 
 
-def stop_jobs(flow: Any, flow_run: Any, state: Any) -> None:
+def stop_jobs(recipe: Recipe, flow_run_id: str) -> None:
     """Every training job that is in progress and carries the flow run's id."""
-    parameters = flow_run.parameters
-    try:
-        recipe = load_recipe(parameters.get("recipe"), tuple(parameters.get("overrides") or ()))
-    except RecipeError:
-        return  # the run ended on it, before there was a job
     if recipe.compute.backend != "sagemaker":
         return
     from tasks.jobs.sagemaker.request import region_of
     from tasks.jobs.sagemaker.waiting import stop
 
     region = region_of(recipe)
-    for name in jobs_of(str(flow_run.id), region):
+    for name in jobs_of(flow_run_id, region):
         try:
             stop(name, region)
         except BackendError as err:
