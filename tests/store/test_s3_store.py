@@ -396,7 +396,7 @@ def test_prefects_records_lie_in_s3_and_serve_every_machine(
 
     @flow
     def two_stages() -> ArtifactRef:
-        return make_second(small_recipe(), store=store, model=make_first(small_recipe(), store=store))
+        return make_second(small_recipe(), store=elsewhere, model=make_first(small_recipe(), store=elsewhere))
 
     ref = two_stages()
     assert ran == ["first", "second"]
