@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import tasks  # noqa: F401  its settings come before Prefect's import
 from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.schema import Recipe
 from tasks.runtime.stage import Stage, StageRun, stage
+from tasks.store.folder_store import Store
 
 
 @stage(name="small", kind="report", modules=("rightcall.errors",), slice=lambda recipe: recipe.data.seed)
@@ -37,19 +37,19 @@ def recipes(first: int, count: int) -> list[Recipe]:
 
 
 @flow(persist_result=False)
-def through_prefect(given: list[Recipe]) -> None:
+def through_prefect(store: Store, given: list[Recipe]) -> None:
     for recipe in given:
-        write_number(recipe)
+        write_number(recipe, store=store)
 
 
-def directly(given: list[Recipe], made: Stage = write_number) -> None:
+def directly(store: Store, given: list[Recipe], made: Stage = write_number) -> None:
     for recipe in given:
-        made.run(recipe)
+        made.run(recipe, store=store)
 
 
-def seconds_per_stage(work: Callable[[list[Recipe]], None], given: list[Recipe]) -> float:
+def seconds_per_stage(work: Callable[[Store, list[Recipe]], None], store: Store, given: list[Recipe]) -> float:
     started = time.perf_counter()
-    work(given)
+    work(store, given)
     return (time.perf_counter() - started) / len(given)
 
 
@@ -59,12 +59,12 @@ def main() -> None:
     count = parser.parse_args().stages
     logging.getLogger("prefect").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=120):
-        os.environ["RIGHTCALL_STORE"] = str(Path(folder) / "store")
-        through_prefect(recipes(0, 1))  # imports and the first connection are not counted
-        new = seconds_per_stage(through_prefect, recipes(1000, count))
-        cached = seconds_per_stage(through_prefect, recipes(1000, count))
-        direct = seconds_per_stage(directly, recipes(2000, count))
-        found = seconds_per_stage(directly, recipes(2000, count))
+        store = Store(Path(folder) / "store")
+        through_prefect(store, recipes(0, 1))  # imports and the first connection are not counted
+        new = seconds_per_stage(through_prefect, store, recipes(1000, count))
+        cached = seconds_per_stage(through_prefect, store, recipes(1000, count))
+        direct = seconds_per_stage(directly, store, recipes(2000, count))
+        found = seconds_per_stage(directly, store, recipes(2000, count))
     for name, prefect, plain in (("new", new, direct), ("cached", cached, found)):
         milliseconds = f"Prefect {prefect * 1e3:8.1f} ms   direct {plain * 1e3:8.1f} ms"
         print(

@@ -1,8 +1,8 @@
-"""Flags of canonical rows: a polars frame of a snapshot's columns in, a boolean column per rule (and token counts) out.
+"""Flags of canonical rows: rows in, a frame with a boolean column per rule (and token counts) out.
 
-    {"messages": '[{"role": "user", …}]', "tools": "[…]", …}  →  {"roles_alternate": True, …, "n_tokens": 412}
+    {"messages": [{"role": "user", …}], "tools": […], …}  →  {"roles_alternate": True, …, "n_tokens": 412}
 
-True = the rule holds; the rules are in ``rules.py``. Every different set of tools is read and compiled once.
+True = the rule holds; the rules are in ``rules.py``. Every different tool's schema is compiled once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 
 from rightcall.chat.template import ChatTemplate, Encoded
 from rightcall.errors import DataError
-from rightcall.rows.vocabulary import BEHAVIOURS, RowKind
+from rightcall.rows.vocabulary import BEHAVIOURS, Row, RowKind
 from rightcall.toolcalls.schema import validate_call
 
 Json = dict[str, Any]
@@ -27,26 +27,26 @@ _LIVE = re.compile(r"\blive (simple|multiple|parallel|irrelevance|relevance)\b")
 _FEW_WORDS = 4  # a shorter turn ("yes please") is an answer within the conversation, not a question
 
 
-def flag_rows(frame: pl.DataFrame, kind: RowKind, template: ChatTemplate, max_length: int) -> pl.DataFrame:
+def flag_rows(rows: Sequence[Row], kind: RowKind, template: ChatTemplate, max_length: int) -> pl.DataFrame:
     """All flags that one row answers alone, ``n_tokens`` and ``n_prompt_tokens`` (0 where the template refuses)."""
-    return {"sft": sft_flags, "preference": preference_flags, "choice": choice_flags}[kind](frame, template, max_length)
+    return {"sft": sft_flags, "preference": preference_flags, "choice": choice_flags}[kind](rows, template, max_length)
 
 
-def sft_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: int) -> pl.DataFrame:
-    messages, tools = _read(frame["messages"]), _read(frame["tools"])
+def sft_flags(rows: Sequence[Row], template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    messages, tools = _column(rows, "messages"), _column(rows, "tools")
     lengths = [_length(encoded, template) for encoded in _encode_all(template, list(zip(messages, tools, strict=True)))]
     return _frame(
-        not_live=_not_live(frame),
+        not_live=_not_live(rows),
         roles_alternate=map(roles_alternate, messages),
-        behaviour_true=map(behaviour_is_true, frame["behaviour"], (each[-1] for each in messages)),
+        behaviour_true=map(behaviour_is_true, _column(rows, "behaviour"), (each[-1] for each in messages)),
         **_call_flags(messages, tools),
         **_length_flags(lengths, min(max_length, template.max_length)),
     )
 
 
-def preference_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: int) -> pl.DataFrame:
-    prompts, tools = _read(frame["prompt"]), _read(frame["tools"])
-    chosen, rejected = _read(frame["chosen"]), _read(frame["rejected"])
+def preference_flags(rows: Sequence[Row], template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    prompts, tools = _column(rows, "prompt"), _column(rows, "tools")
+    chosen, rejected = _column(rows, "chosen"), _column(rows, "rejected")
     whole = [[*prompt, answer] for prompt, answer in zip(prompts, chosen, strict=True)]
     other = [[*prompt, answer] for prompt, answer in zip(prompts, rejected, strict=True)]
     sides = [
@@ -55,9 +55,9 @@ def preference_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: in
     ]
     lengths = [_longer(*pair) for pair in zip(*sides, strict=True)]
     return _frame(
-        not_live=_not_live(frame),
+        not_live=_not_live(rows),
         roles_alternate=map(roles_alternate, whole),
-        behaviour_true=map(behaviour_is_true, frame["behaviour"], chosen),
+        behaviour_true=map(behaviour_is_true, _column(rows, "behaviour"), chosen),
         sides_differ=map(sides_differ, chosen, rejected),
         same_prompt=map(_answers_one_prompt, prompts, chosen, rejected),
         **_call_flags(whole, tools),
@@ -65,12 +65,12 @@ def preference_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: in
     )
 
 
-def choice_flags(frame: pl.DataFrame, template: ChatTemplate, max_length: int) -> pl.DataFrame:
-    answers, tools = _read(frame["answers"]), _read(frame["tools"])
-    tokens = [_prompt_tokens(template, question, each) for question, each in zip(frame["question"], tools, strict=True)]
+def choice_flags(rows: Sequence[Row], template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    answers, tools = _column(rows, "answers"), _column(rows, "tools")
+    tokens = [_prompt_tokens(template, row["question"], row["tools"]) for row in rows]
     return _frame(
         four_answers=map(four_different_answers, answers),
-        gold_call_offered=map(gold_call_is_offered, frame["correct_answer"], answers, tools),
+        gold_call_offered=map(gold_call_is_offered, _column(rows, "correct_answer"), answers, tools),
         renders=(count > 0 for count in tokens),
         within_length=(count <= min(max_length, template.max_length) for count in tokens),
         n_tokens=tokens,
@@ -137,8 +137,8 @@ def _answers_one_prompt(prompt: Messages, chosen: Json, rejected: Json) -> bool:
     return prompt[-1]["role"] in ("user", "tool") and chosen["role"] == rejected["role"] == "assistant"
 
 
-def _not_live(frame: pl.DataFrame) -> Iterable[bool]:
-    return (not is_live(source, name) for source, name in zip(frame["source"], frame["id"], strict=True))
+def _not_live(rows: Sequence[Row]) -> Iterable[bool]:
+    return (not is_live(row["source"], row["id"]) for row in rows)
 
 
 def _call_flags(conversations: Sequence[Messages], tools: Sequence[list[Json]]) -> dict[str, list[bool]]:
@@ -217,10 +217,8 @@ def _prompt_tokens(template: ChatTemplate, question: str, tools: list[Json]) -> 
         return 0
 
 
-def _read(column: pl.Series) -> list[Any]:
-    """The column's JSON texts, equal ones read once: rows with the same tools share one object."""
-    known: dict[str, Any] = {}
-    return [known[text] if text in known else known.setdefault(text, json.loads(text)) for text in column]
+def _column(rows: Sequence[Row], name: str) -> list[Any]:
+    return [row[name] for row in rows]
 
 
 def _frame(**columns: Iterable[Any]) -> pl.DataFrame:

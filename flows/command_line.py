@@ -13,8 +13,8 @@ from typing import Any, NoReturn, get_args
 from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import PrefectConsoleHandler
 
+from flows.parameters import read_recipe
 from rightcall.errors import RightcallError
-from rightcall.recipe.loading import load_recipe
 from tasks.machine.prefect_server import start_temporary_server
 from tasks.machine.terminal import errors_end_the_command, leave
 from tasks.runtime.cancellation import RunCancelled
@@ -53,15 +53,18 @@ def arguments(name: str, description: str, stages: Any, *, recipe: bool = True) 
     return parser
 
 
-def run(flow: Callable[..., Any], **parameters: Any) -> NoReturn:
-    """Call the flow, write what it returns as text, and end the process: 0, 1 failed, 130 Ctrl-C or cancelled, 143 terminated."""
+def run(flow: Callable[..., Any], *, changes: tuple[str, ...] = (), **parameters: Any) -> NoReturn:
+    """Call the flow, write what it returns as text, and end the process: 0, 1 failed, 130 Ctrl-C or cancelled, 143 terminated.
+
+    changes: overrides that the flow itself puts before those of the user.
+    """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler):
             handler.addFilter(_in_brief)
     try:
         with errors_end_the_command():
             if "recipe" in parameters:  # before a server is started for a run that cannot begin
-                load_recipe(parameters["recipe"], parameters["overrides"])
+                read_recipe(parameters["recipe"], (*changes, *parameters["overrides"]))
             signal.signal(signal.SIGTERM, _terminated)
             start_temporary_server()
             text = flow(**parameters)

@@ -13,6 +13,7 @@ from tasks.reporting.prefect_artifacts import show_checks
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.training import prepare_base
+from tasks.store.opening import open_store
 
 
 @flow(
@@ -32,11 +33,12 @@ def ingest_rows(
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
         fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
     """
-    experiment = open_recipe(recipe, overrides, store, fresh)
-    base = prepare_base(experiment)
-    snapshot = ingest_snapshot(experiment, base=base)
+    experiment = open_recipe(recipe, overrides, fresh)
+    results = open_store(store)
+    base = prepare_base(experiment, store=results)
+    snapshot = ingest_snapshot(experiment, store=results, base=base)
     warn_of_old_versions()
-    return show_checks(snapshot)
+    return show_checks(results, snapshot)
 
 
 if __name__ == "__main__":

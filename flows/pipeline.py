@@ -8,15 +8,15 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, PipelineStage, RecipeFile, StoreFolder, open_recipe, run_name
+from flows.parameters import Overrides, PipelineStage, RecipeFile, StoreFolder, open_recipe, run_name, stop_its_jobs
 from flows.publish import publish_candidate
 from flows.train import train_stages
-from tasks.jobs.sagemaker.stopping import stop_jobs
 from tasks.reporting.prefect_artifacts import show_checks, show_scores
 from tasks.runs.estimate import check_costs
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.score import score_model
 from tasks.stages.training import prepare_base
+from tasks.store.opening import open_store
 
 
 @flow(
@@ -24,7 +24,7 @@ from tasks.stages.training import prepare_base
     description="From raw rows to a measured, registered model: check, SFT, DPO, score, gate, register, report.",
     flow_run_name=run_name,
     persist_result=False,
-    on_cancellation=[stop_jobs],
+    on_cancellation=[stop_its_jobs],
 )
 def run_pipeline(
     recipe: RecipeFile = None,
@@ -40,17 +40,19 @@ def run_pipeline(
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
         fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
     """
-    experiment = open_recipe(recipe, overrides, store, fresh)
-    base = prepare_base(experiment)
-    snapshot = ingest_snapshot(experiment, base=base)
-    show_checks(snapshot)
-    check_costs(experiment, base=base, snapshot=snapshot)
-    models = train_stages(experiment, base=base, snapshot=snapshot)
+    experiment = open_recipe(recipe, overrides, fresh)
+    results = open_store(store)
+    base = prepare_base(experiment, store=results)
+    snapshot = ingest_snapshot(experiment, store=results, base=base)
+    show_checks(results, snapshot)
+    check_costs(results, experiment, base=base, snapshot=snapshot)
+    models = train_stages(experiment, store=results, base=base, snapshot=snapshot)
     scores = {
-        label: score_model(experiment, model=model, snapshot=snapshot, label=label) for label, model in models.items()
+        label: score_model(experiment, store=results, model=model, snapshot=snapshot, label=label)
+        for label, model in models.items()
     }
-    show_scores(experiment, scores)
-    return publish_candidate(experiment, models=models, snapshot=snapshot, scores=scores)
+    show_scores(results, experiment, scores)
+    return publish_candidate(experiment, store=results, models=models, snapshot=snapshot, scores=scores)
 
 
 if __name__ == "__main__":

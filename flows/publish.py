@@ -16,10 +16,9 @@ from prefect.runtime import deployment
 from pydantic import Field
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, PublishStage, RecipeFile, StoreFolder, open_recipe, run_name
+from flows.parameters import Overrides, PublishStage, RecipeFile, StoreFolder, open_recipe, run_name, stop_its_jobs
 from rightcall.errors import RecipeError
 from rightcall.recipe.schema import Recipe
-from tasks.jobs.sagemaker.stopping import stop_jobs
 from tasks.reporting.closing_table import closing_text
 from tasks.reporting.prefect_artifacts import show_report, show_verdict
 from tasks.runs.earlier import find_results
@@ -28,6 +27,7 @@ from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.gate import decide_verdict
 from tasks.stages.report import write_report
 from tasks.stages.score import score_model
+from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 from tasks.store.opening import open_store
 from tasks.tracking.registry import Registration, champion, promote, register_model
@@ -47,7 +47,7 @@ class Approval(RunInput):
     description="Judge the candidate that a recipe's earlier run made, register it, move the alias, write the report.",
     flow_run_name=run_name,
     persist_result=False,
-    on_cancellation=[stop_jobs],
+    on_cancellation=[stop_its_jobs],
 )
 def publish_model(
     recipe: RecipeFile = None,
@@ -65,41 +65,51 @@ def publish_model(
         fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
         approve: Make this version of the registered model the champion; empty = judge and register.
     """
-    experiment = open_recipe(recipe, overrides, store, fresh)
+    experiment = open_recipe(recipe, overrides, fresh)
     if approve is not None:
         return _approved(promote(experiment.register_.name, approve, approved_by=getpass.getuser()))
-    results = find_results(experiment)
-    return publish_candidate(experiment, models=results.models, snapshot=results.snapshot, scores=results.scores)
+    results = open_store(store)
+    found = find_results(results, experiment)
+    return publish_candidate(
+        experiment, store=results, models=found.models, snapshot=found.snapshot, scores=found.scores
+    )
 
 
 def publish_candidate(
-    recipe: Recipe, *, models: Mapping[str, ArtifactRef], snapshot: ArtifactRef, scores: Mapping[str, ArtifactRef]
+    recipe: Recipe,
+    *,
+    store: Store,
+    models: Mapping[str, ArtifactRef],
+    snapshot: ArtifactRef,
+    scores: Mapping[str, ArtifactRef],
 ) -> str:
     """Judge, register and report the last of ``models``; the first is the baseline. Gives the closing table."""
     candidate = _candidate(models)
-    rival = score_champion(recipe, snapshot, candidate=models[candidate])
+    rival = score_champion(store, recipe, snapshot, candidate=models[candidate])
     warn_of_old_versions()
-    verdict = decide_verdict(recipe, candidate=scores[candidate], baseline=scores["base"], champion=rival)
-    show_verdict(verdict)
+    verdict = decide_verdict(recipe, store=store, candidate=scores[candidate], baseline=scores["base"], champion=rival)
+    show_verdict(store, verdict)
     measured = {f"score-{label}": ref for label, ref in scores.items()}
-    with recorded_run(recipe, {"ingest": snapshot, **models, **measured, "gate": verdict}) as record:
+    with recorded_run(store, recipe, {"ingest": snapshot, **models, **measured, "gate": verdict}) as record:
         registration = register_model(
             recipe, model=models[candidate], scores=scores[candidate], snapshot=snapshot, verdict=verdict,
-            store=open_store(), run=record.id, others=models,
+            store=store, run=record.id, others=models,
         )  # fmt: skip
-        report = write_report(recipe, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
+        report = write_report(recipe, store=store, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
         record.close_with(registration.verdict, report)
-    show_report(report)
+    show_report(store, report)
     registration = ask_for_approval(registration)
-    return closing_text(recipe, scores, verdict, report, registration)
+    return closing_text(store, recipe, scores, verdict=verdict, report=report, registration=registration)
 
 
-def score_champion(recipe: Recipe, snapshot: ArtifactRef, *, candidate: ArtifactRef) -> ArtifactRef | None:
+def score_champion(
+    store: Store, recipe: Recipe, snapshot: ArtifactRef, *, candidate: ArtifactRef
+) -> ArtifactRef | None:
     """Scores of the model in use on the candidate's items; None = there is none, or it is the candidate itself."""
     current = champion(recipe.register_.name)
     if current is None or current.weights.digest == candidate.digest:
         return None
-    return score_model(recipe, model=current.weights, snapshot=snapshot, label="champion")
+    return score_model(recipe, store=store, model=current.weights, snapshot=snapshot, label="champion")
 
 
 def ask_for_approval(registration: Registration) -> Registration:

@@ -13,13 +13,13 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, RecipeFile, ScoreStage, StoreFolder, open_recipe
-from tasks.jobs.sagemaker.stopping import stop_jobs
+from flows.parameters import Overrides, RecipeFile, ScoreStage, StoreFolder, open_recipe, stop_its_jobs
 from tasks.reporting.prefect_artifacts import show_scores
 from tasks.runs.model_names import find_model, suite_overrides
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.score import score_model
+from tasks.store.opening import open_store
 
 
 def run_name() -> str:
@@ -32,7 +32,7 @@ def run_name() -> str:
     description="Score a folder, a registered model or an earlier result on multiple-choice items.",
     flow_run_name=run_name,
     persist_result=False,
-    on_cancellation=[stop_jobs],
+    on_cancellation=[stop_its_jobs],
 )
 def score_suite(
     model: str,
@@ -53,12 +53,13 @@ def score_suite(
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
         fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
     """
-    experiment = open_recipe(recipe, (*suite_overrides(suite, model), *overrides), store, fresh)
-    scored = find_model(experiment, model)
-    snapshot = ingest_snapshot(experiment, base=scored)
-    scores = score_model(experiment, model=scored, snapshot=snapshot, label=model)
+    experiment = open_recipe(recipe, (*suite_overrides(suite, model), *overrides), fresh)
+    results = open_store(store)
+    scored = find_model(results, experiment, model)
+    snapshot = ingest_snapshot(experiment, store=results, base=scored)
+    scores = score_model(experiment, store=results, model=scored, snapshot=snapshot, label=model)
     warn_of_old_versions()
-    return show_scores(experiment, {model: scores})
+    return show_scores(results, experiment, {model: scores})
 
 
 if __name__ == "__main__":
@@ -71,6 +72,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     run(
         score_suite,
+        changes=suite_overrides(given.suite, given.model),
         model=given.model,
         suite=given.suite,
         recipe=given.recipe,

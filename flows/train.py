@@ -10,14 +10,15 @@ from typing import Literal
 from prefect import flow
 
 from flows.command_line import arguments, run
-from flows.parameters import Overrides, RecipeFile, StoreFolder, TrainStage, open_recipe, run_name
+from flows.parameters import Overrides, RecipeFile, StoreFolder, TrainStage, open_recipe, run_name, stop_its_jobs
 from rightcall.recipe.schema import Recipe
-from tasks.jobs.sagemaker.stopping import stop_jobs
 from tasks.reporting.prefect_artifacts import show_checks, show_training
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.training import prepare_base, train_dpo, train_sft
+from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
+from tasks.store.opening import open_store
 
 
 @flow(
@@ -25,7 +26,7 @@ from tasks.store.manifests import ArtifactRef
     description="SFT and DPO of a recipe, up to the stage that is asked for; finished stages come from the store.",
     flow_run_name=run_name,
     persist_result=False,
-    on_cancellation=[stop_jobs],
+    on_cancellation=[stop_its_jobs],
 )
 def train_model(
     recipe: RecipeFile = None,
@@ -43,26 +44,27 @@ def train_model(
         fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
         stage: The last stage: sft stops after SFT; dpo runs both, as far as the recipe has them.
     """
-    experiment = open_recipe(recipe, overrides, store, fresh)
-    base = prepare_base(experiment)
-    snapshot = ingest_snapshot(experiment, base=base)
-    show_checks(snapshot)
-    models = train_stages(experiment, base=base, snapshot=snapshot, last=stage)
+    experiment = open_recipe(recipe, overrides, fresh)
+    results = open_store(store)
+    base = prepare_base(experiment, store=results)
+    snapshot = ingest_snapshot(experiment, store=results, base=base)
+    show_checks(results, snapshot)
+    models = train_stages(experiment, store=results, base=base, snapshot=snapshot, last=stage)
     warn_of_old_versions()
     return "\n".join(f"{label:<5} {model.uri}" for label, model in models.items())
 
 
 def train_stages(
-    recipe: Recipe, *, base: ArtifactRef, snapshot: ArtifactRef, last: Literal["sft", "dpo"] = "dpo"
+    recipe: Recipe, *, store: Store, base: ArtifactRef, snapshot: ArtifactRef, last: Literal["sft", "dpo"] = "dpo"
 ) -> dict[str, ArtifactRef]:
     """Models by label in the order they were made: base, then what the recipe trains; the last one is the candidate."""
     models = {"base": base}
     if recipe.sft.max_steps:
-        models["sft"] = train_sft(recipe, base=base, snapshot=snapshot)
-        show_training("sft", models["sft"])
+        models["sft"] = train_sft(recipe, store=store, base=base, snapshot=snapshot)
+        show_training(store, "sft", models["sft"])
     if recipe.dpo.max_steps and last == "dpo":
-        models["dpo"] = train_dpo(recipe, model=models[recipe.dpo.start_from], snapshot=snapshot)
-        show_training("dpo", models["dpo"])
+        models["dpo"] = train_dpo(recipe, store=store, model=models[recipe.dpo.start_from], snapshot=snapshot)
+        show_training(store, "dpo", models["dpo"])
     return models
 
 

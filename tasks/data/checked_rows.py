@@ -124,11 +124,11 @@ class CheckedRows:
     def flush(self) -> None:
         if self._pending:
             first = len(self._reasons_of) - len(self._pending)
+            rows = [each.row for each in self._pending]
             frame = pl.DataFrame(
-                [to_columns(each.row, self.kind) for each in self._pending],
-                schema=dict.fromkeys(COLUMNS[self.kind], pl.String),
+                [to_columns(row, self.kind) for row in rows], schema=dict.fromkeys(COLUMNS[self.kind], pl.String)
             )
-            flags = flag_rows(frame, self.kind, self._template, self._max_length)
+            flags = flag_rows(rows, self.kind, self._template, self._max_length)
             counts = flags.select("n_tokens", "n_prompt_tokens")
             flags = flags.drop("n_tokens", "n_prompt_tokens").with_columns(**self._flags_among_rows())
             too_long_for_sample = counts["n_prompt_tokens"] > (self._max_prompt_tokens or 2**31 - 1)

@@ -23,16 +23,17 @@ from rightcall.errors import DataError
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import Source
 from rightcall.rows.canonical import to_canonical
-from rightcall.rows.lines import parse_line
+from rightcall.rows.lines import parse_line, refuse_deep
 from rightcall.rows.vocabulary import Row, RowKind
 from tasks.data import sources
 from tasks.data.checked_rows import CheckedRows, Place
-from tasks.data.lines import Line, files_of, read_lines
+from tasks.data.lines import MAX_LINE_BYTES, Line, files_of, read_lines
 from tasks.data.snapshot_checks import report_checks, sources_of, stop_if_unfit
 
 Json = dict[str, Any]
 NO_TOOLS_SHARE = 12  # one item in twelve of a sampled evaluation offers no tool, where there are such items
 WINDOW = 2**31 - 1  # an item has no max_length; the model's own window limits it
+_LONG_NUMBER = re.compile(rb"\d{19}")  # beyond 64 bits orjson reads floats, and two long numbers could become one
 CHAT_PARTS = tuple(f"model/{name}" for name in CHAT_FILES)
 
 
@@ -106,13 +107,17 @@ def _read_files(path: Path, source: Source, rows: CheckedRows, seed: int) -> Non
 
 def _read_line(line: Line, name: str, adapter: str, rows: CheckedRows) -> None:
     place = Place(name, line.number, line.size_bytes)
-    quick = None if line.problem else _quick_key(line.content)
-    if quick is not None and rows.is_repeated(*quick, place):
+    record = None if line.problem else _quick_record(line.content)
+    keys = [] if record is None else [content_key(record)]
+    if record is not None and rows.is_repeated(keys[0], str(record.get("id") or record.get("uuid") or ""), place):
         return
     try:
         if line.problem:
             raise line.problem
-        record = parse_line(line.content)
+        if record is None:
+            record = parse_line(line.content)
+        else:
+            refuse_deep(record, line.content.count(b"[") + line.content.count(b"{"))
         row = to_canonical(record, rows.kind, name, line.number, adapter)
     except DataError as err:
         rows.refuse(err, line.text, place)
@@ -122,20 +127,21 @@ def _read_line(line: Line, name: str, adapter: str, rows: CheckedRows) -> None:
     # The same content may be written in two dialects, so what it became counts as well.
     key = content_key(row)
     if not rows.is_repeated(key, row["id"], place):
-        rows.add(row, record, [key] if quick is None else [key, quick[0]], place)
+        rows.add(row, record, [key, *keys], place)
 
 
-def _quick_key(content: bytes) -> tuple[int, str] | None:
-    """(content key, id) of the record as it stands, much faster than by the canonical row; None = by that one."""
-    if re.search(rb"\d{19}", content):
-        return None  # beyond 64 bits orjson reads floats, and two long numbers could become one
+def _quick_record(content: bytes) -> Row | None:
+    """What parse_line would give, much faster; None = that one has to look, and says what is wrong.
+
+    orjson is the stricter one: a byte order mark, NaN, half a surrogate pair and 1e400 are errors to it.
+    """
+    if len(content) > MAX_LINE_BYTES or _LONG_NUMBER.search(content):
+        return None
     try:
         record = orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
-    return (
-        (content_key(record), str(record.get("id") or record.get("uuid") or "")) if isinstance(record, dict) else None
-    )
+    return record if isinstance(record, dict) else None
 
 
 def _rejecting(rows: CheckedRows, chosen: list[int], kinds: tuple[str, ...]) -> list[int]:

@@ -21,7 +21,7 @@ from tasks.data.checked_rows import CheckedRows
 Json = dict[str, Any]
 WORST = 10
 MANY_NEAR_DUPLICATES = 0.05  # share of a kind's rows; above it a person should look at them
-TRAINED: tuple[RowKind, ...] = ("sft", "preference")
+TRAINED: dict[RowKind, str] = {"sft": "messages", "preference": "prompt"}  # the column with what the user asks
 
 
 def report_checks(
@@ -109,11 +109,11 @@ def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json
     """Looks again, at what was written: no row from live_*, no question of the evaluation, after normalisation."""
     asked = {normalise(question) for question in checked["choice"].questions}
     proved = live = shared = 0
-    for kind in TRAINED:
-        for row in iter_snapshot(folder, kind):
+    for kind, said in TRAINED.items():
+        for row in iter_snapshot(folder, kind, ("id", "source", said)):
             proved += 1
             live += is_live(row["source"], row["id"])
-            shared += not asked.isdisjoint(questions(row.get("messages") or row["prompt"], normalise))
+            shared += not asked.isdisjoint(questions(row[said], normalise))
     if live or shared:
         raise DataError(
             f"{live} rows from live_* and {shared} with questions of the evaluation reached training; "
@@ -133,7 +133,8 @@ def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json
 def _score_rule(folder: Path) -> Json:
     """What the keyword rule scores on the very items that the models are measured on."""
     answers: dict[str, list[bool]] = {gold: [] for gold in BEHAVIOURS}
-    for item in rule_items(iter_snapshot(folder, "choice")):
+    read = ("id", "question", "tools", "answers", "correct_answer")
+    for item in rule_items(iter_snapshot(folder, "choice", read)):
         answers[item["gold"]].append(item["prediction"] == item["gold"])
     total = sum(len(found) for found in answers.values())
     right = sum(sum(found) for found in answers.values())

@@ -42,16 +42,6 @@ except OSError as err:
     ) from err
 
 
-def store_root() -> str:
-    """The store's folder or s3://bucket/prefix, read from RIGHTCALL_STORE at every call: a test or worker may change it."""
-    return store_address(os.environ["RIGHTCALL_STORE"])
-
-
-def store_address(text: str | Path) -> str:
-    """A folder as an absolute path; an address in S3 as it is."""
-    return str(text) if str(text).startswith("s3://") else str(Path(text).expanduser().absolute())
-
-
 def mirror_root() -> Path:
     """Folder below which every store in S3 keeps what it downloads and works on."""
     return Path(os.environ["RIGHTCALL_MIRROR"]).expanduser().absolute()

@@ -22,7 +22,6 @@ from tasks.results.files import read_verdict, report_path
 from tasks.results.scores import read_scores
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
-from tasks.store.opening import open_store
 from tasks.tracking.registry import Registration
 
 NAME_WIDTH, N_WIDTH, CELL_WIDTH, WIDTH = 23, 5, 23, 100
@@ -100,48 +99,50 @@ def _verdict(verdict: Verdict) -> list[str]:
 
 
 # Where a run keeps its results, and the next command looks for them.
-PLACES = ("RIGHTCALL_HOME", "RIGHTCALL_STORE", "RIGHTCALL_MIRROR", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
+PLACES = ("RIGHTCALL_HOME", "RIGHTCALL_MIRROR", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
 QUESTION = "[{'messages': [{'role': 'user', 'content': 'What is the weather in Rome?'}], 'tools': []}]"
 
 
 def closing_text(
+    store: Store,
     recipe: Recipe,
     scores: Mapping[str, ArtifactRef],
+    *,
     verdict: ArtifactRef,
     report: ArtifactRef,
     registration: Registration,
 ) -> str:
     """Scores, verdict, the report's path, and how to open Prefect, MLflow and the registered model."""
-    store = open_store()
-    commands = next_commands(recipe, registration)
+    commands = next_commands(store, recipe, registration)
     return closing_table(recipe, scores, verdict, store=store, report=report_path(store, report), commands=commands)
 
 
-def next_commands(recipe: Recipe, registration: Registration) -> dict[str, str]:
+def next_commands(store: Store, recipe: Recipe, registration: Registration) -> dict[str, str]:
     """What it opens: what to type, from the folder that this process runs in."""
-    python = shlex.quote(_python())
+    python, settings = shlex.quote(_from_here(sys.executable)), _settings(store)
     alias = f"models:/{registration.name}@{registration.alias}"
     ask = f"import flows, mlflow; model = mlflow.pyfunc.load_model('{alias}'); print(model.predict({QUESTION}))"
     found = {
-        "Prefect and MLflow": f"{_settings()}{python} -m tasks.operations.ui",
-        f"{registration.alias}, version {registration.version}": f'{_settings()}{python} -c "{ask}"',
+        "Prefect and MLflow": f"{settings}{python} -m tasks.operations.ui",
+        f"{registration.alias}, version {registration.version}": f'{settings}{python} -c "{ask}"',
     }
     if registration.pending_approval:
         approve = f"-m flows.publish --set register.name={recipe.register_.name} --approve {registration.version}"
-        found["approve it"] = f"{_settings()}{python} {approve}"
+        found["approve it"] = f"{settings}{python} {approve}"
     return found
 
 
-def _python() -> str:
-    """.venv/bin/python where that is short, and right."""
-    executable = Path(sys.executable)
-    return str(executable.relative_to(Path.cwd())) if executable.is_relative_to(Path.cwd()) else str(executable)
+def _from_here(path: str) -> str:
+    """.venv/bin/python where that is short, and right; an address in S3 is none of this folder's."""
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
-def _settings() -> str:
+def _settings(store: Store) -> str:
     """What this process was told and the next has to be told as well; away from the checkout also where the code is."""
     own = {name: value for name in PLACES if (value := os.environ.get(name)) and value != DEFAULTS.get(name)}
     named = [f"{name}={_shown(name, value)} " for name, value in own.items()]
+    if store.address != DEFAULTS["RIGHTCALL_STORE"]:
+        named.append(f"RIGHTCALL_STORE={shlex.quote(_from_here(store.address))} ")
     if Path.cwd() != CHECKOUT:
         named.append(f"PYTHONPATH={shlex.quote(os.pathsep.join([str(CHECKOUT), str(CHECKOUT / 'training_image')]))} ")
     return "".join(named)

@@ -39,8 +39,8 @@ from tasks.results.files import (
     report_path,
 )
 from tasks.results.scores import read_scores
+from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
-from tasks.store.opening import open_store
 
 MAX_ROWS = 100  # of a table
 MAX_BYTES = 200_000  # of one artifact; the UI loads all of a page's at once
@@ -51,9 +51,9 @@ SHOWN_METRICS = (
 Row = Mapping[str, Any]
 
 
-def show_checks(ref: ArtifactRef) -> str:
+def show_checks(store: Store, ref: ArtifactRef) -> str:
     """Rows in, kept and quarantined; classes; reasons; what the keyword rule scores. Gives the counts as text."""
-    checks = read_checks(open_store(), ref)
+    checks = read_checks(store, ref)
     counts = [{"rows": kind, **numbers} for kind, numbers in checks["rows"].items()]
     behaviours = sorted({name for classes in checks["classes"].values() for name in classes})
     classes = [
@@ -104,9 +104,9 @@ def show_estimate(estimates: Mapping[str, Estimate], summary: str) -> None:
     )
 
 
-def show_training(stage: str, ref: ArtifactRef) -> None:
+def show_training(store: Store, stage: str, ref: ArtifactRef) -> None:
     """Steps, tokens, speed, memory and warnings of SFT or DPO, and its curves."""
-    folder = open_store().path(ref, (METRICS, SUMMARY))
+    folder = store.path(ref, (METRICS, SUMMARY))
     summary, lines = read_summary(folder), read_json_lines(folder / METRICS)
     warnings = [f"\n> **Warning** {text}" for text in summary.get("warnings", [])]
     numbers = [{"": name.replace("_", " "), stage: _as_text(value)} for name, value in numbers_of(summary).items()]
@@ -125,9 +125,8 @@ def show_training(stage: str, ref: ArtifactRef) -> None:
         )
 
 
-def show_scores(recipe: Recipe, scores: Mapping[str, ArtifactRef]) -> str:
+def show_scores(store: Store, recipe: Recipe, scores: Mapping[str, ArtifactRef]) -> str:
     """One row per metric, one column per model, every number with n and its interval; the same as text."""
-    store = open_store()
     metrics = {label: read_scores(store, ref, recipe.evaluation).metrics for label, ref in scores.items()}
     rows = [
         {
@@ -142,9 +141,9 @@ def show_scores(recipe: Recipe, scores: Mapping[str, ArtifactRef]) -> str:
     return _text(rows)
 
 
-def show_verdict(ref: ArtifactRef) -> None:
+def show_verdict(store: Store, ref: ArtifactRef) -> None:
     """The gate's decision with its reasons, and the paired differences it rests on."""
-    verdict = read_verdict(open_store(), ref)
+    verdict = read_verdict(store, ref)
     reasons = "\n".join(f"- {reason}" for reason in verdict.reasons)
     _show(
         create_markdown_artifact,
@@ -154,8 +153,8 @@ def show_verdict(ref: ArtifactRef) -> None:
     )
 
 
-def show_report(ref: ArtifactRef) -> None:
-    path = report_path(open_store(), ref)
+def show_report(store: Store, ref: ArtifactRef) -> None:
+    path = report_path(store, ref)
     _show(create_link_artifact, key="report", link=path.absolute().as_uri(), description=f"The whole report: {path}")
 
 

@@ -12,8 +12,8 @@ from tasks.runtime.stage import Stage
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.score import score_model
 from tasks.stages.training import prepare_base, train_dpo, train_sft
+from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
-from tasks.store.opening import open_store
 
 
 @dataclass(frozen=True)
@@ -25,29 +25,30 @@ class Results:
     scores: Mapping[str, ArtifactRef] = field(default_factory=dict)
 
 
-def find_results(recipe: Recipe) -> Results:
+def find_results(store: Store, recipe: Recipe) -> Results:
     """Everything that the recipe's pipeline makes before the gate, from the store alone: nothing is trained.
 
     Raises:
         StoreError: a stage is missing; the message names the flow that makes it.
     """
-    base = _finished(recipe, prepare_base, "ingest")
-    snapshot = _finished(recipe, ingest_snapshot, "ingest", base=base)
+    base = _finished(store, recipe, prepare_base, "ingest")
+    snapshot = _finished(store, recipe, ingest_snapshot, "ingest", base=base)
     models = {"base": base}
     if recipe.sft.max_steps:
-        models["sft"] = _finished(recipe, train_sft, "train", base=base, snapshot=snapshot)
+        models["sft"] = _finished(store, recipe, train_sft, "train", base=base, snapshot=snapshot)
     if recipe.dpo.max_steps:
-        models["dpo"] = _finished(recipe, train_dpo, "train", model=models[recipe.dpo.start_from], snapshot=snapshot)
+        models["dpo"] = _finished(
+            store, recipe, train_dpo, "train", model=models[recipe.dpo.start_from], snapshot=snapshot
+        )
     scores = {
-        label: _finished(recipe, score_model, "pipeline", model=model, snapshot=snapshot)
+        label: _finished(store, recipe, score_model, "pipeline", model=model, snapshot=snapshot)
         for label, model in models.items()
     }
     return Results(snapshot, models, scores)
 
 
-def _finished(recipe: Recipe, stage: Stage, flow: str, **refs: ArtifactRef) -> ArtifactRef:
-    store = open_store()
-    key = stage.key(recipe, refs, store)
+def _finished(store: Store, recipe: Recipe, stage: Stage, flow: str, **refs: ArtifactRef) -> ArtifactRef:
+    key = stage.key(recipe, refs, store=store)
     found = store.find(stage.name, key)
     if found is None:
         raise StoreError(

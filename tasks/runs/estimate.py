@@ -13,11 +13,10 @@ from tasks.stages.score import score_model
 from tasks.stages.training import train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
-from tasks.store.opening import open_store
 from tasks.tracking.registry import champion
 
 
-def check_costs(recipe: Recipe, *, base: ArtifactRef, snapshot: ArtifactRef) -> None:
+def check_costs(store: Store, recipe: Recipe, *, base: ArtifactRef, snapshot: ArtifactRef) -> None:
     """Logs and shows the estimate of every job of the pipeline; nothing for local runs.
 
     Raises:
@@ -25,7 +24,7 @@ def check_costs(recipe: Recipe, *, base: ArtifactRef, snapshot: ArtifactRef) -> 
     """
     if recipe.compute.backend != "sagemaker":
         return
-    estimates = estimate_run(recipe, open_store(), base=base, snapshot=snapshot)
+    estimates = estimate_run(recipe, store, base=base, snapshot=snapshot)
     logger = run_logger(__name__)
     for label, estimate in estimates.items():
         logger.info("%s", estimate_line(label, estimate))
@@ -64,7 +63,7 @@ def _estimate(
 ) -> tuple[Estimate, ArtifactRef | None]:
     """One job, and its result if the store has it. A result with an input that is None cannot be there."""
     known = {name: ref for name, ref in refs.items() if ref is not None}
-    made = store.find(stage.name, stage.key(recipe, known, store)) if len(known) == len(refs) else None
+    made = store.find(stage.name, stage.key(recipe, known, store=store)) if len(known) == len(refs) else None
     if made is not None:
         instance = instance_of(stage.name, recipe)[0]
         return Estimate(stage.name, instance, 0.0, 0.0, "in the store already", cached=True), made

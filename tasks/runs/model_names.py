@@ -9,8 +9,8 @@ from rightcall.errors import StoreError
 from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
 from tasks.stages.training import prepare_base
+from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
-from tasks.store.opening import open_store
 from tasks.tracking.registry import find_registered
 
 NEWEST = tuple(name for name, facts in STAGES.items() if facts.makes_model)
@@ -34,7 +34,7 @@ def suite_overrides(suite: Path | None, model: str) -> tuple[str, ...]:
     return tuple(changed)
 
 
-def find_model(recipe: Recipe, name: str) -> ArtifactRef:
+def find_model(store: Store, recipe: Recipe, name: str) -> ArtifactRef:
     """A folder or source (made a base model first), models:/name@alias, <stage>/<key>, or the newest base, sft or dpo.
 
     Raises:
@@ -42,10 +42,9 @@ def find_model(recipe: Recipe, name: str) -> ArtifactRef:
         RegistryError: MLflow has no such model.
     """
     if is_source(name):
-        return prepare_base(recipe)
+        return prepare_base(recipe, store=store)
     if name.startswith("models:/"):
         return find_registered(name)
-    store = open_store()
     if name not in NEWEST:
         return store.resolve(name)
     found = store.refs(name)

@@ -11,8 +11,8 @@ from rightcall.recipe.schema import Recipe
 from tasks.costs.bills import read_bills, total
 from tasks.results.files import report_path
 from tasks.runtime.cancellation import FlowRunWatch
+from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
-from tasks.store.opening import open_store
 from tasks.tracking.mlflow_runs import end_pipeline_run, log_costs, record_stage, start_pipeline_run
 
 
@@ -21,24 +21,24 @@ class RecordedRun:
     """What the run is closed with; ``close_with`` fills it in."""
 
     id: str
+    store: Store
     verdict: str | None = None
     report: Path | None = None
 
     def close_with(self, verdict: str, report: ArtifactRef) -> None:
-        self.verdict, self.report = verdict, report_path(open_store(), report)
+        self.verdict, self.report = verdict, report_path(self.store, report)
 
 
 @contextmanager
-def recorded_run(recipe: Recipe, results: Mapping[str, ArtifactRef]) -> Iterator[RecordedRun]:
+def recorded_run(store: Store, recipe: Recipe, results: Mapping[str, ArtifactRef]) -> Iterator[RecordedRun]:
     """Opens the run and mirrors ``results`` (label → ref) into it.
 
     Raises:
         RegistryError: MLflow does not answer.
     """
-    run = RecordedRun(start_pipeline_run(recipe, flow_run=FlowRunWatch().root_id))
+    run = RecordedRun(start_pipeline_run(recipe, flow_run=FlowRunWatch().root_id), store)
     ended = False
     try:
-        store = open_store()
         for label, ref in results.items():
             record_stage(recipe, ref, run.id, store=store, label=label)
         if sums := total(read_bills(store, results)):

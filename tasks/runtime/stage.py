@@ -4,8 +4,8 @@
 def train_sft(run: StageRun, recipe: Recipe, base: ArtifactRef, snapshot: ArtifactRef) -> dict:
     …  # fills run.folder, returns manifest fields
 
-ref = train_sft(recipe, base=base, snapshot=snapshot)     # in a flow: a Prefect task run, or its cached result
-ref = train_sft.run(recipe, base=base, snapshot=snapshot) # anywhere: the same store, key and lock without Prefect
+ref = train_sft(recipe, store=store, base=base, snapshot=snapshot)     # in a flow: a Prefect task run, or its cached result
+ref = train_sft.run(recipe, store=store, base=base, snapshot=snapshot) # anywhere: the same key and lock without Prefect
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from tasks.runtime.freshness import FLOW_RUN, is_wanted_anew, note_versions, ver
 from tasks.runtime.keys import StageCachePolicy, module_digest, stage_key
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef, Kind
-from tasks.store.opening import open_store
 
 LOGGED_VALUES = 6
 Logger = logging.Logger | logging.LoggerAdapter
@@ -137,11 +136,11 @@ class Stage:
         )
         object.__setattr__(self, "task", task)
 
-    def __call__(self, recipe: Recipe, *, label: str | None = None, **refs: Any) -> ArtifactRef:
+    def __call__(self, recipe: Recipe, *, store: Store, label: str | None = None, **refs: Any) -> ArtifactRef:
         """Runs the stage as a Prefect task of the current flow, or gives its cached ref."""
         if (instead := self._skipped(recipe, refs)) is not None:
             return instead
-        call = self._call(recipe, refs, open_store(), label)
+        call = self._call(recipe, refs, store, label)
         call = replace(call, fresh=is_wanted_anew(self.name, partial(self._stored_manifest, call)))
         ran: list[str] = []
         token = _ran.set(ran)
@@ -156,18 +155,12 @@ class Stage:
         return ref
 
     def run(
-        self,
-        recipe: Recipe,
-        *,
-        store: Store | None = None,
-        label: str | None = None,
-        fresh: bool = False,
-        **refs: Any,
+        self, recipe: Recipe, *, store: Store, label: str | None = None, fresh: bool = False, **refs: Any
     ) -> ArtifactRef:
         """The same without Prefect: tests, the benchmark of Prefect's overhead, a shell."""
         if (instead := self._skipped(recipe, refs)) is not None:
             return instead
-        call = replace(self._call(recipe, refs, store or open_store(), label), fresh=fresh)
+        call = replace(self._call(recipe, refs, store, label), fresh=fresh)
         lock, holder = call.store.locks(), str(uuid.uuid4())
         lock.acquire_lock(call.cache_key, holder)
         try:
@@ -175,9 +168,9 @@ class Stage:
         finally:
             lock.release_lock(call.cache_key, holder)
 
-    def key(self, recipe: Recipe, refs: Mapping[str, Any], store: Store | None = None) -> str:
+    def key(self, recipe: Recipe, refs: Mapping[str, Any], *, store: Store) -> str:
         """The name of the result: equal for equal work, wherever and whenever it is done."""
-        return self._call(recipe, refs, store or open_store()).key
+        return self._call(recipe, refs, store).key
 
     def _call(self, recipe: Recipe, refs: Mapping[str, Any], store: Store, label: str | None = None) -> StageCall:
         ingredients = {

@@ -23,7 +23,6 @@ COUNTS = {"sft": (1_000, 300_000), "preference": (500, 200_000), "choice": (100,
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("RIGHTCALL_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     return Store(tmp_path / "store")
 
@@ -60,7 +59,7 @@ def test_the_estimate_has_every_job_and_finished_ones_cost_nothing(store: Store)
     assert all(estimate.usd for estimate in first.values())
     assert "0 already made" in summary(first)
 
-    stored(store, f"sft/{train_sft.key(recipe(), refs, store)}", "model", {}, "model/weights")
+    stored(store, f"sft/{train_sft.key(recipe(), refs, store=store)}", "model", {}, "model/weights")
     second = estimate_run(recipe(), store, **refs)
     assert [label for label, estimate in second.items() if estimate.cached] == ["sft"]
     assert second["sft"].usd == 0.0
@@ -78,7 +77,7 @@ def test_the_pipeline_shows_the_estimate_and_refuses_before_a_job_exists(store: 
 
     @flow
     def costs(limit: float) -> None:
-        check_costs(recipe(f"compute.max_cost_usd={limit}"), **refs)
+        check_costs(store, recipe(f"compute.max_cost_usd={limit}"), **refs)
 
     costs(whole * 1.01)
     with get_client(sync_client=True) as client:
@@ -91,7 +90,7 @@ def test_the_pipeline_shows_the_estimate_and_refuses_before_a_job_exists(store: 
 
 
 def test_a_local_run_is_not_estimated(store: Store) -> None:
-    check_costs(load_recipe(None, ["compute.max_cost_usd=0.01"]), **inputs(store))
+    check_costs(store, load_recipe(None, ["compute.max_cost_usd=0.01"]), **inputs(store))
 
 
 class BilledRun(MadeUpRun):
@@ -133,7 +132,7 @@ def test_mlflow_has_the_bill_of_every_stage_and_their_sum(run: BilledRun) -> Non
     from tasks.runs.recorded import recorded_run
 
     results = {**run.models, **{f"score-{label}": ref for label, ref in run.scores.items()}}
-    with recorded_run(run.recipe, results) as record:
+    with recorded_run(run.store, run.recipe, results) as record:
         record.close_with("GO", _report(run))
     client = mlflow.MlflowClient()
     parent = client.get_run(record.id).data

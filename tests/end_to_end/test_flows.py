@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,11 +156,11 @@ def test_a_model_is_found_by_every_kind_of_name(first: dict[str, Any], workshop:
 
     recipe, store = load_recipe(workshop / "tiny.yaml"), Store(workshop / "store")
     newest = store.refs("dpo")[0]
-    assert find_model(recipe, "dpo") == newest
-    assert find_model(recipe, newest.uri[:12]) == newest
-    assert find_model(recipe, "models:/rightcall/1").kind == "model"
+    assert find_model(store, recipe, "dpo") == newest
+    assert find_model(store, recipe, newest.uri[:12]) == newest
+    assert find_model(store, recipe, "models:/rightcall/1").kind == "model"
     with pytest.raises(StoreError, match="names 0 results"):
-        find_model(recipe, "dpo/ffffffffffff")
+        find_model(store, recipe, "dpo/ffffffffffff")
 
 
 def test_a_folder_is_scored_on_a_file_of_when2call_items(
@@ -179,6 +180,31 @@ def test_a_folder_is_scored_on_a_file_of_when2call_items(
     )
     assert "acc_norm" in text
     assert "n=8" in text
+
+
+def test_a_recipe_is_read_once_a_run_and_again_when_it_was_changed(
+    first: dict[str, Any], workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command line, for the run's name and by the flow."""
+    from flows.command_line import run
+    from flows.ingest import ingest_rows
+    from flows.parameters import read_recipe
+    from rightcall.recipe import loading
+
+    read: list[Path] = []
+    read_file = loading._read
+    monkeypatch.setattr(loading, "_read", lambda file: read.append(file) or read_file(file))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    recipe = workshop / "again.yaml"
+    recipe.write_text((workshop / "tiny.yaml").read_text())
+    with pytest.raises(SystemExit) as end:
+        run(ingest_rows, recipe=str(recipe), overrides=["data.tolerance=0.5"], store=str(workshop / "store"), fresh=())
+    assert (end.value.code, read) == (0, [recipe])
+    recipe.write_text(recipe.read_text() + "dpo: wrong\n")
+    for count in (2, 3):  # an error is not kept
+        with pytest.raises(RecipeError, match="given twice"):
+            read_recipe(str(recipe), ["data.tolerance=0.5"])
+        assert len(read) == count
 
 
 def test_a_recipe_that_trains_nothing_cannot_be_published() -> None:

@@ -161,13 +161,14 @@ def answers(address: str) -> bool:
 
 def test_a_password_in_the_registrys_address_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     from tasks.reporting.closing_table import next_commands
+    from tasks.store.opening import open_store
     from tasks.tracking.registry import Registration
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:geheim@db/mlflow")
     registration = Registration(
         name="rightcall", version=1, alias="champion", digest="0", verdict="GO", pending_approval=True
     )
-    for line in next_commands(load_recipe(None), registration).values():
+    for line in next_commands(open_store(), load_recipe(None), registration).values():
         assert 'MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:?}" ' in line
         assert "geheim" not in line
 

@@ -20,10 +20,11 @@ from prefect.states import Cancelling
 from prefect_fixture import prefect_server  # noqa: F401
 from sagemaker_jobs import Cloud, cloud, running_service, sagemaker_recipe  # noqa: F401
 
+from flows.parameters import stop_its_jobs
 from rightcall.recipe.schema import Recipe
 from tasks.jobs.contract import Input
 from tasks.jobs.sagemaker.backend import run_job
-from tasks.jobs.sagemaker.stopping import jobs_of, stop_jobs
+from tasks.jobs.sagemaker.stopping import jobs_of
 from tasks.runtime.cancellation import RunCancelled
 from tasks.runtime.stage import StageRun, stage
 from tasks.store.manifests import ArtifactRef
@@ -148,7 +149,7 @@ def test_a_worker_that_is_shut_down_leaves_the_job(cloud: Cloud, caplog: pytest.
 
 
 def test_the_hook_stops_the_jobs_of_its_run_and_no_others_and_says_so_in_its_log(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cloud: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
     def end(_: UUID) -> None:
         raise TerminationSignal(15)  # as if the process were gone: it stops nothing itself
@@ -156,14 +157,16 @@ def test_the_hook_stops_the_jobs_of_its_run_and_no_others_and_says_so_in_its_log
     run_flow, ids = training_flow(cloud, end)
     with pytest.raises(TerminationSignal):
         run_flow()
-    monkeypatch.setattr("tasks.jobs.sagemaker.stopping.load_recipe", lambda *_: sagemaker_recipe())
+    cloud_recipe = ["compute.backend=sagemaker", "compute.sagemaker.instance_type=ml.c5.xlarge"]
     with get_client(sync_client=True) as client:
         killed = client.read_flow_run(ids[0])
-    stop_jobs(run_flow, killed.model_copy(update={"id": uuid4()}), None)
+    killed = killed.model_copy(update={"parameters": {"recipe": None, "overrides": cloud_recipe}})
+    stop_its_jobs(run_flow, killed.model_copy(update={"id": uuid4()}), None)
+    stop_its_jobs(run_flow, killed.model_copy(update={"parameters": {"recipe": "absent"}}), None)
     assert cloud.calls("StopTrainingJob") == 0
     assert jobs_of(str(ids[0]), "us-east-1") == [cloud.name()]
     with caplog.at_level(logging.INFO):
-        stop_jobs(run_flow, killed, None)
+        stop_its_jobs(run_flow, killed, None)
     said = [vars(record)["flow_run_id"] for record in caplog.records if "was told to stop" in record.getMessage()]
     assert said == [str(ids[0])]
     assert cloud.calls("StopTrainingJob") == 1
@@ -190,9 +193,8 @@ def test_a_job_that_was_attached_to_belongs_to_both_runs(cloud: Cloud) -> None:
     assert cloud.calls("CreateTrainingJob") == 1
 
 
-def test_a_cancelled_run_keeps_no_lease(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_run_keeps_no_lease(cloud: Cloud) -> None:
     """Else the same command would wait for the lease to expire before it attaches."""
-    monkeypatch.setenv("RIGHTCALL_STORE", cloud.store.address)
     rows = cloud.rows(seconds=0.1)
 
     @stage(name="sft", kind="model", modules=("rightcall.measurement.metrics",), slice=lambda recipe: cloud.key)
@@ -207,12 +209,12 @@ def test_a_cancelled_run_keeps_no_lease(cloud: Cloud, monkeypatch: pytest.Monkey
         assert context is not None
         assert context.flow_run is not None
         ids.append(context.flow_run.id)
-        train(sagemaker_recipe(FOREVER), model=cloud.model)
+        train(sagemaker_recipe(FOREVER), store=cloud.store, model=cloud.model)
 
     ids: list[UUID] = []
     with pytest.raises(RunCancelled):
         run_flow()
-    key = train.key(sagemaker_recipe(FOREVER), {"model": cloud.model})
+    key = train.key(sagemaker_recipe(FOREVER), {"model": cloud.model}, store=cloud.store)
     assert not cloud.store.locks().is_locked(f"sft-{key}")
     assert states(ids) == ["Cancelled"]
     (name,) = [name for name in cloud.service.jobs if key in name]

@@ -6,14 +6,12 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import polars as pl
 import pytest
 from tiny import build_tiny_tokenizer, call_message, text_message, tiny_choice_rows, tiny_preference_rows, tiny_sft_rows
 
 from data_checks.flags import flag_rows, is_live, questions, roles_alternate
 from data_checks.rules import CRITICAL, RULES, removes, rules_of, severity_of
 from rightcall.chat.template import ChatTemplate
-from rightcall.rows.snapshots import COLUMNS, to_columns
 from rightcall.rows.vocabulary import Row, RowKind
 
 Change = Callable[[Row], Any]
@@ -32,8 +30,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> ChatTemplate:
 
 
 def flagged(rows: list[Row], kind: RowKind, template: ChatTemplate, max_length: int = 1000) -> list[Row]:
-    frame = pl.DataFrame([to_columns(row, kind) for row in rows], schema=dict.fromkeys(COLUMNS[kind], pl.String))
-    return flag_rows(frame, kind, template, max_length).to_dicts()
+    return flag_rows(rows, kind, template, max_length).to_dicts()
 
 
 def broken(kind: RowKind, change: Change, template: ChatTemplate, max_length: int = 1000) -> set[str]:

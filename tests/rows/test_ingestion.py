@@ -205,7 +205,9 @@ def test_rows_depend_on_a_models_tokenizer_template_and_window_and_not_on_its_we
         build_tiny_tokenizer(work / "model")
         for file, content in files.items():
             (work / "model" / file.replace("__", ".")).write_text(content)
-        return ingest_snapshot.key(recipe, {"base": store.commit("sft", name, "model", work, {"result": {}})}, store)
+        return ingest_snapshot.key(
+            recipe, {"base": store.commit("sft", name, "model", work, {"result": {}})}, store=store
+        )
 
     first = key_of("first", model__safetensors="weights")
     assert key_of("second", model__safetensors="other weights", spectrum__json="{}") == first

@@ -29,6 +29,7 @@ from tasks.stages.score import score_model
 from tasks.stages.training import prepare_base, train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
+from tasks.store.opening import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -252,11 +253,11 @@ def test_training_depends_on_its_part_of_the_snapshot_and_on_no_address(tmp_path
     one = put(store, "a", **{"sft.parquet": "1", "preference.parquet": "1"})
     two = put(store, "b", **{"sft.parquet": "1", "preference.parquet": "2"})
     recipe = small_recipe()
-    assert train_sft.key(recipe, {"base": model, "snapshot": one}, store) == train_sft.key(
-        recipe, {"base": same_model, "snapshot": two}, store
+    assert train_sft.key(recipe, {"base": model, "snapshot": one}, store=store) == train_sft.key(
+        recipe, {"base": same_model, "snapshot": two}, store=store
     )
-    assert train_dpo.key(recipe, {"model": model, "snapshot": one}, store) != train_dpo.key(
-        recipe, {"model": model, "snapshot": two}, store
+    assert train_dpo.key(recipe, {"model": model, "snapshot": one}, store=store) != train_dpo.key(
+        recipe, {"model": model, "snapshot": two}, store=store
     )
 
 
@@ -268,8 +269,8 @@ def test_training_depends_on_its_section_alone(tmp_path: Path) -> None:
     )
 
     def keys(recipe: Recipe) -> tuple[str, str]:
-        sft = train_sft.key(recipe, {"base": model, "snapshot": rows}, store)
-        return sft, train_dpo.key(recipe, {"model": model, "snapshot": rows}, store)
+        sft = train_sft.key(recipe, {"base": model, "snapshot": rows}, store=store)
+        return sft, train_dpo.key(recipe, {"model": model, "snapshot": rows}, store=store)
 
     sft, dpo = keys(small_recipe())
     assert keys(small_recipe(dpo={"beta": 0.2}))[0] == sft
@@ -285,26 +286,26 @@ def test_training_depends_on_its_section_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> Store:  # noqa: F811
-    monkeypatch.setenv("RIGHTCALL_STORE", str(tmp_path / "store"))
+def store(tmp_path: Path, prefect_server: None) -> Store:  # noqa: F811
     ran.clear()
     return Store(tmp_path / "store")
 
 
 @flow
-def two_stages(recipe: Recipe) -> tuple[str, ArtifactRef]:
+def two_stages(address: str, recipe: Recipe) -> tuple[str, ArtifactRef]:
     """Id of the flow run and the last ref."""
-    second = make_second(recipe, model=make_first(recipe))
+    store = open_store(address)
+    second = make_second(recipe, store=store, model=make_first(recipe, store=store))
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
     return str(context.flow_run.id), second
 
 
-def run(recipe: Recipe) -> tuple[list[str], list[str], ArtifactRef]:
+def run(store: Store, recipe: Recipe) -> tuple[list[str], list[str], ArtifactRef]:
     """Bodies that ran, the states that the UI shows, and the last ref."""
     ran.clear()
-    run_id, ref = two_stages(recipe)
+    run_id, ref = two_stages(store.address, recipe)
     with get_client(sync_client=True) as client:
         for _ in range(100):
             task_runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
@@ -316,50 +317,49 @@ def run(recipe: Recipe) -> tuple[list[str], list[str], ArtifactRef]:
 
 
 def test_a_second_run_is_cached_and_the_ui_says_so(store: Store) -> None:
-    bodies, states, ref = run(small_recipe())
+    bodies, states, ref = run(store, small_recipe())
     assert (bodies, states) == (["first", "second"], ["Completed", "Completed"])
-    assert run(small_recipe()) == ([], ["Cached", "Cached"], ref)
+    assert run(store, small_recipe()) == ([], ["Cached", "Cached"], ref)
     assert isinstance(ref, ArtifactRef)
 
 
 def test_a_changed_value_reruns_its_stage_and_what_follows(store: Store) -> None:
-    run(small_recipe())
-    assert run(small_recipe(dpo={"beta": 0.2}))[0] == ["second"]
-    assert run(small_recipe(sft={"learning_rate": 2e-3}))[0] == ["first", "second"]
-    assert run(small_recipe())[0] == []
+    run(store, small_recipe())
+    assert run(store, small_recipe(dpo={"beta": 0.2}))[0] == ["second"]
+    assert run(store, small_recipe(sft={"learning_rate": 2e-3}))[0] == ["first", "second"]
+    assert run(store, small_recipe())[0] == []
 
 
 def test_a_cached_ref_whose_files_are_gone_is_made_again(store: Store) -> None:
-    _, _, ref = run(small_recipe())
+    _, _, ref = run(store, small_recipe())
     shutil.rmtree(store.path(ref))
-    assert run(small_recipe()) == (["second"], ["Cached", "Completed"], ref)
+    assert run(store, small_recipe()) == (["second"], ["Cached", "Completed"], ref)
     store.verify(ref)
-    assert run(small_recipe())[1] == ["Cached", "Cached"]
+    assert run(store, small_recipe())[1] == ["Cached", "Cached"]
 
 
 def test_a_moved_store_is_cached(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, ref = run(small_recipe())
+    _, _, ref = run(store, small_recipe())
     store.root.rename(tmp_path / "moved")
-    monkeypatch.setenv("RIGHTCALL_STORE", str(tmp_path / "moved"))
     monkeypatch.chdir(tmp_path)
-    assert run(small_recipe()) == ([], ["Cached", "Cached"], ref)
+    assert run(Store(Path("moved")), small_recipe()) == ([], ["Cached", "Cached"], ref)
 
 
 def test_results_that_prefect_forgot_are_found_in_the_store(store: Store) -> None:
-    _, _, ref = run(small_recipe())
+    _, _, ref = run(store, small_recipe())
     shutil.rmtree(store.root / ".results")
-    bodies, states, again = run(small_recipe())
+    bodies, states, again = run(store, small_recipe())
     assert (bodies, states, again) == ([], ["Completed", "Completed"], ref)
 
 
 def test_a_record_of_a_result_that_was_made_anew_does_not_count(store: Store) -> None:
     """A stage that is not deterministic, made again beside Prefect: its old record names a digest that is gone."""
-    _, _, ref = run(small_recipe())
+    _, _, ref = run(store, small_recipe())
     record = store.root / ".results" / ref.uri.replace("/", "-")
     record.write_text(record.read_text().replace(ref.digest, "0" * 64))
-    assert run(small_recipe())[2] == ref
+    assert run(store, small_recipe())[2] == ref
 
 
 def test_no_lease_is_left_after_a_run(store: Store) -> None:
-    run(small_recipe())
+    run(store, small_recipe())
     assert list((store.root / ".leases").glob("*.lease")) == []

@@ -48,10 +48,10 @@ def flip(path: Path) -> None:
 
 
 def test_a_stage_refuses_an_input_that_was_changed(store: Store) -> None:
-    ref = make_first.run(small_recipe())
+    ref = make_first.run(small_recipe(), store=store)
     overwrite(store, f"{ref.uri}/model/weights", "0.002")
     with pytest.raises(StoreError, match=r"was changed after it was made: \['model/weights'\]; delete .* same command"):
-        make_second.run(small_recipe(), model=ref)
+        make_second.run(small_recipe(), store=store, model=ref)
     assert ran == ["first"]
     assert store.refs("second") == []
 

@@ -57,13 +57,13 @@ def content(store: Store, ref: ArtifactRef) -> dict[str, str]:
 
 
 def test_a_fresh_result_replaces_the_stored_one(store: Store) -> None:
-    first = make_random.run(small_recipe())
+    first = make_random.run(small_recipe(), store=store)
     for number in (1, 2):
-        again = make_random.run(small_recipe(), fresh=True)
+        again = make_random.run(small_recipe(), store=store, fresh=True)
         assert again.uri == first.uri
         assert again.digest != first.digest
         assert content(store, again) == {f"weights-{number}": f"weights-{number}"}
-        assert make_random.run(small_recipe()) == again
+        assert make_random.run(small_recipe(), store=store) == again
         assert store.refs("random") == [again]
         store.verify(again)
         assert len(lies_in(store, "random/")) == 2
@@ -98,9 +98,9 @@ def test_a_job_elsewhere_has_another_name_when_its_result_is_made_again_and_keep
 
 
 def test_a_fresh_result_that_is_the_same_keeps_its_ref_and_heals_a_changed_file(store: Store) -> None:
-    ref = make_first.run(small_recipe())
+    ref = make_first.run(small_recipe(), store=store)
     overwrite(store, f"{ref.uri}/model/weights", "0.002")
-    assert make_first.run(small_recipe(), fresh=True) == ref
+    assert make_first.run(small_recipe(), store=store, fresh=True) == ref
     assert ran == ["first", "first"]
     store.verify(ref)
 
@@ -206,21 +206,22 @@ def make_second(run: StageRun, recipe: Recipe, model: ArtifactRef) -> dict[str, 
 
 
 @flow
-def stages(recipe: Recipe, fresh: tuple[str, ...], *, twice: bool = False) -> ArtifactRef:
+def stages(address: str, recipe: Recipe, fresh: tuple[str, ...], *, twice: bool = False) -> ArtifactRef:
     freshness.begin_run(fresh)
-    ref = make_random(recipe)
+    store = open_store(address)
+    ref = make_random(recipe, store=store)
     if twice:
-        assert make_random(recipe) == ref
-    make_second(recipe, model=ref)
+        assert make_random(recipe, store=store) == ref
+    make_second(recipe, store=store, model=ref)
     freshness.warn_of_old_versions()
     return ref
 
 
 @pytest.fixture
-def flow_of_two(prefect_server: None) -> Callable[..., ArtifactRef]:  # noqa: F811
+def flow_of_two(store: Store, prefect_server: None) -> Callable[..., ArtifactRef]:  # noqa: F811
     def call(*fresh: str, twice: bool = False) -> ArtifactRef:
         try:
-            return stages(small_recipe(), fresh, twice=twice)
+            return stages(store.address, small_recipe(), fresh, twice=twice)
         finally:
             freshness.begin_run()
 

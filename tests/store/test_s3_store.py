@@ -18,7 +18,6 @@ from s3_fixture import Fault, S3Server
 from stage_examples import make_first, make_second, ran, small_recipe
 from store_roots import lies_in, overwrite, remove
 
-from flows.parameters import open_recipe
 from rightcall.errors import RegistryError, StoreError
 from tasks.aws import transfers
 from tasks.runtime.retries import is_transient
@@ -154,19 +153,19 @@ def test_an_interrupted_commit_goes_on_where_it_stopped(store: S3Store, s3_serve
 def test_a_stage_whose_upload_failed_is_not_computed_again(store: S3Store, s3_server: S3Server) -> None:
     s3_server.faults.append(Fault("^PUT .*weights", 403, "AccessDenied"))
     with pytest.raises(StoreError, match="access denied"):
-        make_first.run(small_recipe())
+        make_first.run(small_recipe(), store=store)
     s3_server.faults.clear()
-    store.verify(make_first.run(small_recipe()))
+    store.verify(make_first.run(small_recipe(), store=store))
     assert ran == ["first"]
 
 
 def test_a_sealed_result_that_was_changed_meanwhile_is_computed_again(store: S3Store, s3_server: S3Server) -> None:
     s3_server.faults.append(Fault("^PUT .*weights", 403, "AccessDenied"))
     with pytest.raises(StoreError):
-        make_first.run(small_recipe())
+        make_first.run(small_recipe(), store=store)
     s3_server.faults.clear()
     next(store.root.glob(".work/first/*/sealed/model/weights")).write_text("changed")
-    store.verify(make_first.run(small_recipe()))
+    store.verify(make_first.run(small_recipe(), store=store))
     assert ran == ["first", "first"]
 
 
@@ -303,12 +302,12 @@ def test_answers_that_are_always_cut_end_in_an_error_that_passes_by_itself(
 
 
 def test_a_stage_whose_objects_were_deleted_is_made_again(store: S3Store) -> None:
-    ref = make_first.run(small_recipe())
+    ref = make_first.run(small_recipe(), store=store)
     remove(store, f"{ref.uri}/model/weights")
     assert store.find(*ref.uri.split("/")) is None
     with pytest.raises(StoreError, match=rf"'{ref.uri}' is not in the store 's3://.*files of it are missing; run the"):
         store.path(ref)
-    assert make_first.run(small_recipe()) == ref
+    assert make_first.run(small_recipe(), store=store) == ref
     assert ran == ["first", "first"]
 
 
@@ -381,11 +380,11 @@ def test_a_flow_takes_an_s3_address_as_text(store: S3Store, tmp_path: Path, monk
 
     schema = run_pipeline.parameters.properties["store"]
     assert {option["type"] for option in schema["anyOf"]} == {"string", "null"}
-    open_recipe(None, (), f"s3://{store.remote.bucket}/other")
-    assert opened().address == f"s3://{store.remote.bucket}/other"
+    other = f"s3://{store.remote.bucket}/other"
+    assert open_store(other).address == other
     monkeypatch.chdir(tmp_path)
-    open_recipe(None, (), "here")
-    assert open_store().address == str(tmp_path / "here")
+    assert open_store("here").address == str(tmp_path / "here")
+    assert open_store().address == store.address
 
 
 def test_prefects_records_lie_in_s3_and_serve_every_machine(
@@ -397,7 +396,7 @@ def test_prefects_records_lie_in_s3_and_serve_every_machine(
 
     @flow
     def two_stages() -> ArtifactRef:
-        return make_second(small_recipe(), model=make_first(small_recipe()))
+        return make_second(small_recipe(), store=elsewhere, model=make_first(small_recipe(), store=elsewhere))
 
     ref = two_stages()
     assert ran == ["first", "second"]

@@ -47,15 +47,15 @@ def make_fragile(run: StageRun, recipe: Recipe) -> dict[str, Any]:
 
 
 def test_a_stage_runs_once_and_is_found_afterwards(store: Store) -> None:
-    ref = make_first.run(small_recipe())
-    assert make_first.run(small_recipe()) == ref
+    ref = make_first.run(small_recipe(), store=store)
+    assert make_first.run(small_recipe(), store=store) == ref
     assert ran == ["first"]
     store.verify(ref)
 
 
 def test_a_manifest_tells_where_the_result_came_from(store: Store) -> None:
-    first = make_first.run(small_recipe())
-    second = make_second.run(small_recipe(), model=first, label="after sft")
+    first = make_first.run(small_recipe(), store=store)
+    second = make_second.run(small_recipe(), store=store, model=first, label="after sft")
     manifest = store.manifest(second)
     assert manifest["result"] == {"items": 3}
     assert manifest["slice"] == 0.1
@@ -68,33 +68,35 @@ def test_a_manifest_tells_where_the_result_came_from(store: Store) -> None:
 
 
 def test_a_label_names_the_run_and_does_not_change_the_result(store: Store) -> None:
-    first = make_first.run(small_recipe())
-    assert make_second.run(small_recipe(), model=first, label="a") == make_second.run(
-        small_recipe(), model=first, label="b"
+    first = make_first.run(small_recipe(), store=store)
+    assert make_second.run(small_recipe(), store=store, model=first, label="a") == make_second.run(
+        small_recipe(), store=store, model=first, label="b"
     )
 
 
 def test_an_input_that_is_not_in_the_store_is_an_error(store: Store) -> None:
     gone = ArtifactRef(uri="first/abc", digest="0", kind="model")
     with pytest.raises(StoreError, match="'first/abc' is not in the store"):
-        make_second.run(small_recipe(), model=gone)
+        make_second.run(small_recipe(), store=store, model=gone)
 
 
 def test_an_input_that_is_no_ref_is_an_error(store: Store) -> None:
     with pytest.raises(RightcallError, match="takes refs and plain values, not"):
-        make_second.run(small_recipe(), model=Path("/tmp"))
+        make_second.run(small_recipe(), store=store, model=Path("/tmp"))
 
 
 def test_an_absent_ref_is_another_key_than_a_given_one(store: Store) -> None:
-    first = make_first.run(small_recipe())
-    assert make_second.key(small_recipe(), {"model": None}) != make_second.key(small_recipe(), {"model": first})
+    first = make_first.run(small_recipe(), store=store)
+    assert make_second.key(small_recipe(), {"model": None}, store=store) != make_second.key(
+        small_recipe(), {"model": first}, store=store
+    )
 
 
 def test_a_failed_stage_leaves_its_scratch_and_nothing_in_the_store(store: Store) -> None:
     with pytest.raises(BackendError, match="was killed"):
-        make_fragile.run(small_recipe())
+        make_fragile.run(small_recipe(), store=store)
     assert store.refs("fragile") == []
-    ref = make_fragile.run(small_recipe())
+    ref = make_fragile.run(small_recipe(), store=store)
     assert (store.path(ref) / "weights").read_text() == "step 5"
     assert not (store.path(ref) / "half").exists()
     assert list((store.root / ".work/fragile").iterdir()) == []
@@ -105,8 +107,11 @@ def test_zero_steps_give_the_input_model(store: Store) -> None:
     model = ArtifactRef(uri="base/abc", digest="0", kind="model")
     rows = ArtifactRef(uri="ingest/abc", digest="0", kind="snapshot")
     none = {"max_steps": 0, "learning_rate": 1e-3}
-    assert train_sft.run(small_recipe(sft=none, dpo={"start_from": "base"}), base=model, snapshot=rows) == model
-    assert train_dpo.run(small_recipe(dpo=none), model=model, snapshot=rows) == model
+    assert (
+        train_sft.run(small_recipe(sft=none, dpo={"start_from": "base"}), store=store, base=model, snapshot=rows)
+        == model
+    )
+    assert train_dpo.run(small_recipe(dpo=none), store=store, model=model, snapshot=rows) == model
 
 
 attempts: list[str] = []
@@ -125,8 +130,8 @@ def make_flaky(run: StageRun, recipe: Recipe) -> dict[str, Any]:
 
 
 @flow
-def flaky(recipe: Recipe) -> ArtifactRef:
-    return make_flaky(recipe)
+def flaky(address: str, recipe: Recipe) -> ArtifactRef:
+    return make_flaky(recipe, store=open_store(address))
 
 
 def test_a_task_is_tried_again_for_the_network_and_never_for_the_rows(
@@ -136,11 +141,11 @@ def test_a_task_is_tried_again_for_the_network_and_never_for_the_rows(
 ) -> None:
     monkeypatch.setattr(make_flaky.task, "retry_delay_seconds", [0.1, 0.1])
     attempts.clear()
-    store.verify(flaky(small_recipe(name="network")))
+    store.verify(flaky(store.address, small_recipe(name="network")))
     assert len(attempts) == 2
     attempts.clear()
     with pytest.raises(DataError, match="the rows are wrong"):
-        flaky(small_recipe(name="rows"))
+        flaky(store.address, small_recipe(name="rows"))
     assert len(attempts) == 1
 
 

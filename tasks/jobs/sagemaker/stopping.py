@@ -1,35 +1,27 @@
-"""The flows' on_cancellation hook: stops the SageMaker jobs of a run whose process was killed before it could.
+"""Stops the SageMaker jobs of a cancelled run whose process was killed before it could.
 
 A worker calls it after it has ended the run's process; in a run that was started by hand Prefect's engine calls it.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from prefect.logging.loggers import flow_run_logger
-
-from rightcall.errors import BackendError, RecipeError
-from rightcall.recipe.loading import load_recipe
+from rightcall.errors import BackendError
+from rightcall.recipe.schema import Recipe
 from tasks.jobs.sagemaker.request import FLOW_RUN_TAG, PROJECT
 
 
-def stop_jobs(flow: Any, flow_run: Any, state: Any) -> None:
+def stop_jobs(recipe: Recipe, flow_run_id: str, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
     """Every training job that is in progress and carries the flow run's id."""
-    parameters = flow_run.parameters
-    try:
-        recipe = load_recipe(parameters.get("recipe"), tuple(parameters.get("overrides") or ()))
-    except RecipeError:
-        return  # the run ended on it, before there was a job
     if recipe.compute.backend != "sagemaker":
         return
     from tasks.jobs.sagemaker.request import region_of
     from tasks.jobs.sagemaker.waiting import stop
 
-    # A hook runs outside of its run, whose page should say what became of the jobs.
-    logger = flow_run_logger(flow_run, flow)
     region = region_of(recipe)
-    for name in jobs_of(str(flow_run.id), region):
+    for name in jobs_of(flow_run_id, region):
         try:
             stop(name, region)
         except BackendError as err:

@@ -49,9 +49,9 @@ def run_in_flow(store: str, steps: int, seconds: float) -> ArtifactRef:
 
     @flow(name="killable")
     def killable() -> ArtifactRef:
-        return make_killable(small_recipe(sft={"max_steps": steps}))
+        return make_killable(small_recipe(sft={"max_steps": steps}), store=Store(Path(store)))
 
-    os.environ |= {"SECONDS": str(seconds), "RIGHTCALL_STORE": store}
+    os.environ["SECONDS"] = str(seconds)
     return killable()
 
 

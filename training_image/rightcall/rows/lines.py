@@ -35,13 +35,22 @@ def parse_line(line: bytes, max_bytes: int = 10_000_000) -> Row:
         raise DataError(
             f"the line is a {type(record).__name__}, {text[:80]!r}; one JSON object a line", reason="not_an_object"
         )
-    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(record, _MAX_DEPTH):
-        raise DataError(f"nested beyond the limit of {_MAX_DEPTH} levels; flatten the row", reason="too_deep")
+    refuse_deep(record, text.count("[") + text.count("{"))
     if ("\\ud" in text or "\\uD" in text) and _has_lone_surrogate(record):
         raise DataError(
             "half of a surrogate pair (\\ud800…\\udfff) in a string; write the character itself", reason="not_utf8"
         )
     return record
+
+
+def refuse_deep(record: Row, brackets: int) -> None:
+    """brackets: how many its text opens; where they are few, none of them can lie deep.
+
+    Raises:
+        DataError: its reason is too_deep.
+    """
+    if brackets > _MAX_DEPTH and _deeper_than(record, _MAX_DEPTH):
+        raise DataError(f"nested beyond the limit of {_MAX_DEPTH} levels; flatten the row", reason="too_deep")
 
 
 def reject_constant(name: str) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ def read_snapshot(folder: Path, kind: RowKind) -> list[Row]:
     return list(iter_snapshot(folder, kind))
 
 
-def iter_snapshot(folder: Path, kind: RowKind) -> Iterator[Row]:
-    """The same, a batch in memory at a time."""
+def iter_snapshot(folder: Path, kind: RowKind, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """The same, a batch in memory at a time; ``columns`` reads and decodes these alone."""
     import pyarrow.parquet as pq
 
     path = folder / f"{kind}.parquet"
@@ -62,6 +62,6 @@ def iter_snapshot(folder: Path, kind: RowKind) -> Iterator[Row]:
         raise DataError(
             f"{str(path)!r} has no column {missing[0]!r}; ingest the data again", reason=f"missing_field:{missing[0]}"
         )
-    for batch in file.iter_batches(batch_size=BATCH_ROWS):
-        for columns in batch.to_pylist():
-            yield from_columns(columns, kind)
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+        for values in batch.to_pylist():
+            yield from_columns(values, kind)
