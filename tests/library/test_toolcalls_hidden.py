@@ -15,7 +15,7 @@ from tiny import TOOLS, tiny_choice_rows
 from rightcall.evaluation.generation import judge
 from rightcall.evaluation.score import write_lines
 from rightcall.toolcalls.verifier import ERROR_KINDS, compare, parse
-from tasks.results.files import read_lines
+from tasks.results.files import read_json_lines
 
 CALL = {"name": "get_weather", "arguments": {"city": "Rome", "unit": "celsius"}}
 OTHER = {"name": "book_table", "arguments": {"city": "Oslo", "people": 4}}
@@ -36,6 +36,11 @@ BETWEEN = (
     "\nSee {x} and [1, 2], or f(x), it's done:\n",
     '\n{"city": "Rome"}\n',
 )
+
+
+def code_of(text: str) -> str | None:
+    error = parse(text).error
+    return None if error is None else error.code
 
 
 def written(form: str, call: dict[str, Any], python: str) -> str:
@@ -119,7 +124,7 @@ def test_a_bare_call_inside_prose_is_one_only_beside_a_call_that_is_marked() -> 
 @pytest.mark.parametrize("value", [r'"\ud800"', r'{"\udc00": 1}', "1" * 400, "-" + "9" * 5000, "1e999", '"\ud800"'])
 def test_a_value_that_cannot_be_kept_is_an_error_of_the_answer(form: str, value: str) -> None:
     text = form.format(f'{{"name": "f", "arguments": {{"a": {value}}}}}')
-    assert str(parse(text).error).startswith("invalid_json")
+    assert code_of(text) == "invalid_json"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_a_value_that_cannot_be_kept_is_an_error_of_the_answer(form: str, value:
 )
 def test_a_python_value_that_cannot_be_kept_is_an_error_too(value: str) -> None:
     for text in (f"[f(a={value})]", f"<tool_call>f(a={value})</tool_call>", f"{A}\nf(a={value})"):
-        assert str(parse(text).error).startswith("invalid_json"), text
+        assert code_of(text) == "invalid_json", text
 
 
 def test_answers_of_any_text_are_written_and_read_back(tmp_path: Path) -> None:
@@ -136,7 +141,7 @@ def test_answers_of_any_text_are_written_and_read_back(tmp_path: Path) -> None:
              "half \ud800 a pair, \x00 \u2028 \r\n é", f'{{"name": "f", "arguments": {{"a": {2**70}}}}}']  # fmt: skip
     lines = [judge(row, text) for text in texts]
     write_lines(tmp_path / "generations.jsonl", [*lines, {"id": "\ud800"}])
-    *read, last = read_lines(tmp_path / "generations.jsonl")
+    *read, last = read_json_lines(tmp_path / "generations.jsonl")
     assert read == json.loads(json.dumps(lines))
     assert last == {"id": "\ud800"}
     assert all(line["text"].encode() for line in read)  # a report, a mirror and a server can write it
