@@ -95,13 +95,13 @@ def make_venv(folder: Path) -> Path:
         # without the constraint pip takes the CUDA wheels of a newer torch
         constraints = folder / "constraints.txt"
         constraints.write_text("torch==2.13.0\n")
-        command = [python, "-m", "pip", "install", "-q", *REQUIREMENTS]
+        command = [str(python), "-m", "pip", "install", "-q", *REQUIREMENTS]
         subprocess.run(command, check=True, env=os.environ | {"PIP_CONSTRAINT": str(constraints)})
     return python
 
 
 def run_lm_eval(python: Path, model: Path, task: str, folder: Path, results: Path) -> None:
-    command = [python, __file__, "in-lm-eval-venv", str(model), task, str(folder), str(results)]
+    command = [str(python), __file__, "in-lm-eval-venv", str(model), task, str(folder), str(results)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment.pop("PYTHONPATH", None)
     subprocess.run(command, check=True, env=environment)

@@ -155,7 +155,7 @@ def _call_flags(conversations: Sequence[Messages], tools: Sequence[list[Json]]) 
 
 def _problems(call: Json, offered: list[Json]) -> list[str]:
     try:
-        return [problem.split(":", 1)[0] for problem in validate_call(call, offered)]
+        return [problem.code for problem in validate_call(call, offered)]
     except DataError:
         return ["bad_tool"]
 

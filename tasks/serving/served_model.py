@@ -22,9 +22,15 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from rightcall.errors import DataError, RegistryError
-from rightcall.toolcalls.template_check import load_template
-from rightcall.toolcalls.verifier import parse
+try:
+    from rightcall.errors import DataError, RegistryError
+    from rightcall.toolcalls.template_check import load_template
+    from rightcall.toolcalls.verifier import parse
+except ImportError as err:  # in a copy that is older, or newer, than the library
+    raise ImportError(
+        f"this model was registered by another rightcall than the one that loads it ({err}); run its recipe again to "
+        "register it anew (python -m flows.pipeline RECIPE), or use the rightcall of its tag rightcall.git_commit"
+    ) from err
 
 # A tool's JSON Schema is free-form: there is no more specific type hint than `Any`, which MLflow warns about, past any
 # filter, when the class is made: recorded = not shown.

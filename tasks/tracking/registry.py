@@ -3,7 +3,8 @@
 champion    the version in use; a GO verdict moves it here, or `promote` after a person's approval
 challenger  the newest version that did not get there: NO-GO, INCONCLUSIVE, or GO that waits for approval
 
-The same candidate (by digest) never becomes a second version; a new verdict about it changes its tags and its alias.
+The same candidate (by digest) never becomes a second version, unless the first no longer loads; a new verdict about it
+changes its tags and its alias.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rightcall.measurement.gate import Verdict
 from rightcall.recipe.schema import Recipe
 from tasks.costs.bills import read_bills, total
 from tasks.machine.checkout import git_commit
+from tasks.machine.run_logger import run_logger
 from tasks.results.files import read_verdict
 from tasks.results.scores import read_scores
 from tasks.runtime import retries
@@ -30,7 +32,17 @@ from tasks.store.manifests import ArtifactRef
 from tasks.tracking.connection import connect, exclusive, mlflow_errors, shown_uri
 from tasks.tracking.mlflow_runs import DIGEST
 from tasks.tracking.redaction import redact
-from tasks.tracking.versions import WEIGHTS, by_alias, by_number, create_version, point_alias, replace_tags, version_of
+from tasks.tracking.versions import (
+    LAYOUT,
+    LAYOUT_TAG,
+    WEIGHTS,
+    by_alias,
+    by_number,
+    create_version,
+    point_alias,
+    replace_tags,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -149,6 +161,7 @@ def register_model(
     with mlflow_errors(), exclusive(), transaction() as published:
         version = version_of(client, name, model.digest)
         if version is None:
+            tags |= _approval(by_alias(client, name, "champion"), model.digest)
             version = create_version(client, published, recipe, model, tags=tags, store=store, run=run)
         else:
             replace_tags(client, published, version, tags)
@@ -175,11 +188,18 @@ def promote(name: str, version: int, *, approved_by: str = "someone") -> Registr
 
 
 def _earned_alias(client: MlflowClient, recipe: Recipe, verdict: Verdict, version: ModelVersion) -> Alias:
-    """The champion keeps its place when it is judged again: taking it away is a person's decision."""
+    """The champion, by digest, keeps its place when it is judged again: taking it away is a person's decision."""
     current = by_alias(client, recipe.register_.name, "champion")
-    if current is not None and str(current.version) == str(version.version):
+    if current is not None and current.tags.get(DIGEST) == version.tags[DIGEST]:
         return "champion"
     return "champion" if verdict.verdict == "GO" and recipe.gate.approval == "automatic" else "challenger"
+
+
+def _approval(champion: ModelVersion | None, digest: str) -> dict[str, str]:
+    """A person's approval of the same weights, whose version no longer loads."""
+    if champion is None or champion.tags.get(DIGEST) != digest or "rightcall.approved_by" not in champion.tags:
+        return {}
+    return {tag: champion.tags[tag] for tag in ("rightcall.approved_by", "rightcall.approval")}
 
 
 def _lineage(recipe: Recipe, candidate: Candidate, verdict: Verdict, store: Store) -> dict[str, str]:
@@ -200,6 +220,7 @@ def _lineage(recipe: Recipe, candidate: Candidate, verdict: Verdict, store: Stor
     pending = verdict.verdict == "GO" and recipe.gate.approval == "required"
     return {
         DIGEST: candidate.weights.digest,
+        LAYOUT_TAG: LAYOUT,
         **{f"rightcall.{label}": ref.model_dump_json() for label, ref in refs.items()},
         "rightcall.recipe_name": recipe.name,
         "rightcall.recipe": json.dumps(redact(recipe.model_dump(mode="json", by_alias=True)), ensure_ascii=False),
@@ -233,6 +254,13 @@ def _champion(version: ModelVersion) -> Champion:
             f"version {version.version!r} of {version.name!r} in MLflow was not registered by rightcall (no tag "
             "rightcall.model); move the alias to one that was, or choose another name with --set register.name=NAME"
         )
+    if tags.get(LAYOUT_TAG) != LAYOUT:
+        run_logger("rightcall.registry").warning(
+            "'models:/%s/%s' was registered by another rightcall, whose modules had other names: its weights can still "
+            "be scored, but MLflow cannot load it; to register a version that loads, run its recipe %r again: "
+            "python -m flows.pipeline RECIPE",
+            version.name, version.version, tags.get("rightcall.recipe_name"),
+        )  # fmt: skip
     scores = tags.get("rightcall.scores")
     snapshot = tags.get("rightcall.snapshot")
     return Champion(

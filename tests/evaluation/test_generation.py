@@ -79,6 +79,16 @@ def test_a_call_where_nothing_fits_is_named(template: ChatTemplate) -> None:
     assert line["gold"] == "cannot_answer"
 
 
+def test_an_error_is_kept_as_its_code_and_detail() -> None:
+    row = next(row for row in tiny_choice_rows(8) if row["correct_answer"] == "tool_call")
+    line = judge(row, '<tool_call>{"name": "get_weather"')
+    assert line["parsed"] == {
+        "behaviour": "tool_call",
+        "calls": [],
+        "error": "unterminated_json: Expecting ',' delimiter at character 33",
+    }
+
+
 def test_every_row_gets_a_line_in_its_place(model: Any, template: ChatTemplate) -> None:
     rows = sample(tiny_choice_rows(40), 20, seed=0)
     lines = answer_rows(model, template, rows, SETTINGS)

@@ -80,7 +80,9 @@ def test_no_reason_is_written_into_a_message() -> None:
     written = []
     for folder in ("training_image/rightcall", "tasks", "data_checks"):
         for path in (ROOT / folder).rglob("*.py"):
-            found = re.findall(r'(?:DataError|SourceError)\(\s*f?"[a-z]+(?:_[a-z]+)+(?::\S+)?: ', path.read_text())
+            found = re.findall(
+                r'(?:DataError|SourceError|CallError)\(\s*f?"[a-z]+(?:_[a-z]+)+(?::\S+)?: ', path.read_text()
+            )
             written += [(path.name, text) for text in found]
     assert written == []
 

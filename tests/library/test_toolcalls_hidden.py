@@ -38,6 +38,11 @@ BETWEEN = (
 )
 
 
+def code_of(text: str) -> str | None:
+    error = parse(text).error
+    return None if error is None else error.code
+
+
 def written(form: str, call: dict[str, Any], python: str) -> str:
     text = json.dumps(call)
     wire = {"id": "call_1", "type": "function", "function": {**call, "arguments": json.dumps(call["arguments"])}}
@@ -119,7 +124,7 @@ def test_a_bare_call_inside_prose_is_one_only_beside_a_call_that_is_marked() -> 
 @pytest.mark.parametrize("value", [r'"\ud800"', r'{"\udc00": 1}', "1" * 400, "-" + "9" * 5000, "1e999", '"\ud800"'])
 def test_a_value_that_cannot_be_kept_is_an_error_of_the_answer(form: str, value: str) -> None:
     text = form.format(f'{{"name": "f", "arguments": {{"a": {value}}}}}')
-    assert str(parse(text).error).startswith("invalid_json")
+    assert code_of(text) == "invalid_json"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_a_value_that_cannot_be_kept_is_an_error_of_the_answer(form: str, value:
 )
 def test_a_python_value_that_cannot_be_kept_is_an_error_too(value: str) -> None:
     for text in (f"[f(a={value})]", f"<tool_call>f(a={value})</tool_call>", f"{A}\nf(a={value})"):
-        assert str(parse(text).error).startswith("invalid_json"), text
+        assert code_of(text) == "invalid_json", text
 
 
 def test_answers_of_any_text_are_written_and_read_back(tmp_path: Path) -> None:

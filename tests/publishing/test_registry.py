@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tasks.stages.gate import decide_verdict
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef, Kind
 from tasks.tracking import connection, mlflow_runs, redaction, registry
+from tasks.tracking.versions import LAYOUT_TAG
 
 ROOT = Path(__file__).parents[2]
 POLICY = ['gate.must_improve=["acc_norm"]', "gate.must_not_drop={}", "evaluation.bootstrap_samples=200"]
@@ -147,6 +148,29 @@ def test_the_same_candidate_is_registered_once_and_a_new_verdict_moves_it(worksh
     registered = register(recipe, **(unsure | {"scores": scores, "verdict": verdict}))
     assert (registered.version, registered.alias, registered.verdict) == (1, "champion", "GO")
     assert "challenger" not in connection.connect().get_registered_model("again").aliases
+
+
+def test_a_champion_of_another_layout_is_said_and_the_same_candidate_registered_anew_in_its_place(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after rooms: a version without a layout, approved by a person, whose weights come out the same again."""
+    recipe, client = recipe_named("older", "gate.approval=required"), connection.connect()
+    given = workshop.candidate(recipe, "model", right=50)
+    register(recipe, **given)
+    registry.promote("older", 1, approved_by="Ada")
+    client.delete_model_version_tag("older", "1", LAYOUT_TAG)
+    before = registry.champion("older")
+    assert before is not None
+    assert before.weights == given["model"]
+    assert "'models:/older/1' was registered by another rightcall" in caplog.text
+    assert f"run its recipe {recipe.name!r} again: python -m flows.pipeline RECIPE" in caplog.text
+    caplog.clear()
+    registered = register(recipe, **given)
+    assert (registered.version, registered.alias, registered.pending_approval) == (2, "champion", False)
+    assert registry.champion("older") == replace(before, version=2)
+    assert register(recipe, **given).version == 2
+    assert LAYOUT_TAG not in client.get_model_version("older", "1").tags
+    assert "another rightcall" not in caplog.text
 
 
 def test_a_version_holds_no_weights(workshop: Workshop) -> None:

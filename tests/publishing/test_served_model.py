@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from tiny import TOOLS
 
 from rightcall.chat.template import ChatTemplate
@@ -21,6 +23,7 @@ from rightcall.recipe.loading import load_recipe
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef, Kind
 from tasks.tracking import registry
+from tasks.tracking.versions import CODE, LAYOUT
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = ["register.name=served", "register.experiment=served", "model.chat_template=chatml-tools"]
@@ -123,6 +126,41 @@ def test_a_call_comes_back_as_structured_tool_calls(store: Store, monkeypatch: p
 def test_a_chat_without_messages_is_a_clear_error(store: Store) -> None:
     with pytest.raises(Exception, match='a chat needs "messages"'):
         load().predict([{"prompt": "hello"}])
+
+
+def test_the_layout_is_raised_when_what_the_served_code_imports_moves() -> None:
+    """What copies of this layout import. Another name here: raise LAYOUT, as those copies no longer load."""
+    imports = [node for node in ast.walk(ast.parse(CODE.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = {f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    assert (LAYOUT, {name for name in names if name.startswith("rightcall.")}) == (
+        "2",
+        {
+            "rightcall.errors.DataError",
+            "rightcall.errors.RegistryError",
+            "rightcall.toolcalls.template_check.load_template",
+            "rightcall.toolcalls.verifier.parse",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        # what versions of before rooms hold: there, nothing but Python's own words can be said
+        ("try:\n", "from rightcall.chat import ChatTemplate\n\ntry:\n", "cannot import name 'ChatTemplate'"),
+        ("import parse", "import read", "cannot import name 'read' .*; run its recipe again to register it anew"),
+    ],
+    ids=["before rooms", "since"],
+)
+def test_a_copy_that_imports_what_has_moved_says_so(store: Store, before: str, after: str, said: str) -> None:
+    (copy,) = store.root.parent.rglob("served_model.py")
+    original = copy.read_text()
+    copy.write_text(original.replace(before, after, 1))
+    try:
+        with pytest.raises(MlflowException, match=f"Failed to import code model from .*{said}"):
+            load()
+    finally:
+        copy.write_text(original)
 
 
 def test_a_moved_store_is_found_by_the_environment_variable(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import gc
+import importlib.util
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from stage_examples import make_first, make_second, ran, small_recipe
 
 from rightcall.errors import RightcallError
 from rightcall.recipe.schema import Recipe
-from tasks.runtime.keys import module_closure, module_digest, stage_key
+from tasks.runtime.keys import NOT_RESULTS, READS_TEMPLATES, module_closure, module_digest, stage_key
 from tasks.stages.gate import decide_verdict
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.score import score_model
@@ -132,6 +133,10 @@ def test_no_module_of_the_recipe_is_in_the_closure_of_a_real_stage() -> None:
     closure = module_closure(train_sft.modules) | module_closure(score_model.modules)
     assert {"rightcall.job.partial_results", "rightcall.job.metrics_log"} <= closure
     assert not [name for name in closure if name.startswith(("rightcall.recipe", "rightcall.errors"))]
+
+
+def test_every_module_that_the_rules_of_keys_name_exists() -> None:
+    assert [name for name in (*NOT_RESULTS, READS_TEMPLATES) if importlib.util.find_spec(name) is None] == []
 
 
 def test_a_module_that_moves_keeps_its_digest(checkout: Path) -> None:

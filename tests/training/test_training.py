@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiny import tiny_preference_rows, tiny_sft_rows
 from training_jobs import make_job, make_recipe, metrics, run_job, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.data_utils import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
 from rightcall.chat.template import ChatTemplate
@@ -145,6 +147,30 @@ def test_a_behaviours_weight_scales_the_loss_of_its_rows(tiny_model: Path, templ
         found[weight] = model(**batch, fused_lm_head=True).log_probs.sum().item()
     assert found[3.0] - found[0.0] == pytest.approx(3 * (found[1.0] - found[0.0]), rel=1e-5)
     assert found[1.0] - found[0.0] < -1
+
+
+def test_bins_are_as_full_as_those_of_trl_and_keep_each_row_with_its_labels_and_factor() -> None:
+    rng = random.Random(7)
+    lengths = [rng.randint(3, 90) for _ in range(400)]
+    rows = [
+        {"input_ids": [number] * length, "labels": [IGNORED] * 2 + [number] * (length - 2), "row_factors": number / 7}
+        for number, length in enumerate(lengths)
+    ]
+    bins = encoding.pack(rows, 100)
+    stock = pack_dataset(Dataset.from_dict({"input_ids": [row["input_ids"] for row in rows]}), 100)[:]
+    assert sorted(sum(len(row["input_ids"]) for row in members) for members in bins) == sorted(
+        map(len, stock["input_ids"])
+    )
+    batch = encoding.ConversationCollator(pad_id=0)([{"rows": members} for members in bins])
+    order = [row["input_ids"][0] for members in bins for row in members]
+    assert sorted(order) == list(range(400))
+    assert batch["row_factors"].tolist() == pytest.approx([number / 7 for number in order])
+    for place, number in enumerate(order):
+        row = rows[number]
+        length = len(row["input_ids"])
+        assert batch["attention_mask"][place].sum() == length
+        assert batch["input_ids"][place, :length].tolist() == row["input_ids"]
+        assert batch["labels"][place].tolist() == row["labels"] + [IGNORED] * (batch["labels"].shape[1] - length)
 
 
 def test_packed_rows_do_not_see_each_other(tiny_model: Path, template: ChatTemplate, tmp_path: Path) -> None:

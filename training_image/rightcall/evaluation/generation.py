@@ -105,11 +105,12 @@ def judge(row: Row, text: str) -> dict[str, Any]:
     call = answer_message(row, gold)["tool_calls"][0]["function"] if gold == "tool_call" else None
     parsed = verifier.parse(text)
     verdict = verifier.compare(parsed, call, row["tools"], gold_behaviour=gold)
+    error = None if parsed.error is None else str(parsed.error)
     return {
         "id": row["id"],
         "gold": gold,
         "text": parsed.text,
-        "parsed": {"behaviour": parsed.behaviour_guess, "calls": parsed.calls, "error": parsed.error},
+        "parsed": {"behaviour": parsed.behaviour_guess, "calls": parsed.calls, "error": error},
         "verdict": verdict._asdict(),
         "error_kind": verdict.error_kind,
     }

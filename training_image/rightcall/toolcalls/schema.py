@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
@@ -20,6 +20,16 @@ Json = dict[str, Any]
 _CODES = {"required": "missing_argument", "additionalProperties": "invented_argument", "type": "wrong_type"}
 
 
+class Problem(NamedTuple):
+    """What is wrong with a call; as text "code: detail"."""
+
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
 def tool_function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     """{"name", "description", "parameters"} of a tool with or without OpenAI's wrapper."""
     function = tool.get("function")
@@ -30,8 +40,8 @@ def find_tool(name: Any, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any
     return next((function for tool in tools if (function := tool_function(tool)).get("name") == name), None)
 
 
-def validate_call(call: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Problems as "code: detail"; [] = the tool is offered and its JSON Schema accepts the arguments.
+def validate_call(call: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """What is wrong with a call; [] = the tool is offered and its JSON Schema accepts the arguments.
 
     Codes: hallucinated_tool, missing_argument, invented_argument (the tool declares no such argument), wrong_type, and
     wrong_value for everything else a schema can ask (enum, minimum, pattern, …). The schema must be normalised
@@ -45,23 +55,23 @@ def validate_call(call: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -
     tool = find_tool(name, tools)
     if tool is None:
         offered = [tool_function(item).get("name") for item in tools]
-        return [f"hallucinated_tool: {name!r} is not one of {offered!r}"]
+        return [Problem("hallucinated_tool", f"{name!r} is not one of {offered!r}")]
     return problems_of_arguments({} if arguments is None else arguments, tool.get("parameters") or {})
 
 
-def problems_of_arguments(arguments: Any, parameters: Json) -> list[str]:
+def problems_of_arguments(arguments: Any, parameters: Json) -> list[Problem]:
     """As `validate_call`, for one tool's arguments; the worst problem first."""
     try:
         validator = _validator(json.dumps(parameters))
         found = [_problem(error) for error in validator.iter_errors(arguments)]
     except OverflowError:
-        return ["wrong_value: arguments: a number is too large to be checked"]
+        return [Problem("wrong_value", "arguments: a number is too large to be checked")]
     except (Unresolvable, SchemaError, RecursionError) as err:  # a "$ref" may lead back to itself
         raise DataError(
             f"the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them", reason="bad_tool"
         ) from err
     order = [*_CODES.values(), "wrong_value"]
-    return sorted(found, key=lambda problem: order.index(problem.split(":", 1)[0]))
+    return sorted(found, key=lambda problem: order.index(problem.code))
 
 
 @lru_cache(maxsize=4096)
@@ -75,9 +85,9 @@ def _validator(text: str) -> Draft202012Validator:
     return Draft202012Validator(schema, registry=Registry())
 
 
-def _problem(error: ValidationError) -> str:
+def _problem(error: ValidationError) -> Problem:
     path = ".".join(map(str, error.absolute_path)) or "arguments"
-    return f"{_CODES.get(str(error.validator), 'wrong_value')}: {path}: {error.message[:160]}"
+    return Problem(_CODES.get(str(error.validator), "wrong_value"), f"{path}: {error.message[:160]}")
 
 
 _IGNORED = re.compile(r"[\s,./\-_*^]")

@@ -15,18 +15,17 @@ an error: none passes unseen.
 from __future__ import annotations
 
 import ast
-import json
-import math
 import re
 import warnings
 from typing import Any
+
+from rightcall.toolcalls.values import MAX_DEPTH, CallError, CallProblem, check_value, decode, shortened
 
 Call = dict[str, Any]  # {"name": str, "arguments": dict}
 
 MAX_CHARACTERS = 100_000
 MAX_PYTHON_CHARACTERS = 20_000  # Python's parser works recursively
 MAX_CALLS = 64
-MAX_DEPTH = 32
 
 _TAG = r"(?:<(?:tool_call|TOOLCALL)>|<\|python_tag\|>)"
 # "I wrapped it in <tool_call> tags.": what follows the tag is a word of a sentence, or ends a quotation
@@ -54,12 +53,6 @@ _LOOKS_LIKE_JSON = re.compile(r"\{|\[\s*(?:[{\]\"]|\Z)")
 _BETWEEN_CALLS = re.compile(r"[\s,;]*")
 _BEHIND_CALL = re.compile(r"[\s,;`]*")
 _STRING_OR_BRACKET = re.compile(r"""\"(?:\\.?|[^\"\\])*(?:\"|\Z)|'(?:\\.?|[^'\\])*(?:'|\Z)|[()\[\]{}]""", re.DOTALL)
-_CUT_LITERAL = re.compile(r"-|t|tr|tru|f|fa|fal|fals|n|nu|nul|\\?u[0-9a-fA-F]{0,4}|\\|\.|[eE][+-]?")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class CallError(ValueError):
-    """Code first: unterminated_json, invalid_json, not_a_call, not_a_literal, too_long, too_deep, too_many_calls."""
 
 
 def without_thoughts(text: str) -> str:
@@ -74,7 +67,7 @@ def read_calls(text: str) -> list[Call]:
         CallError: it attempts one that cannot be read.
     """
     if len(text) > MAX_CHARACTERS:
-        raise CallError(f"too_long: {len(text)} characters, at most {MAX_CHARACTERS} are read")
+        raise CallError("too_long", f"{len(text)} characters, at most {MAX_CHARACTERS} are read")
     plain = text.strip()
     beginnings = {0, *(fence.start(1) for fence in _FENCE.finditer(plain))}
     calls: list[Call] = []
@@ -90,17 +83,16 @@ def read_calls(text: str) -> list[Call]:
         try:
             found, position = _read(plain, opening, form)
         except CallError as err:
-            code = str(err).split(":")[0]
-            if marked and form != "call" and (form, code) != ("json", "not_a_call"):
+            if marked and form != "call" and (form, err.reason) != ("json", "not_a_call"):
                 raise
             # {"name": ...} in a sentence is not a failed call
-            if form != "json" or opening["arguments"] or code != "invalid_json":
+            if form != "json" or opening["arguments"] or err.reason != "invalid_json":
                 doubt = err
             continue
         calls += found
         calling = calling or (marked and bool(found))
         if len(calls) > MAX_CALLS:
-            raise CallError(f"too_many_calls: {len(calls)}, at most {MAX_CALLS} are read")
+            raise CallError("too_many_calls", f"{len(calls)}, at most {MAX_CALLS} are read")
     if calling and doubt:
         raise doubt
     return calls if calling else []
@@ -111,7 +103,7 @@ def _read(text: str, opening: re.Match[str], form: str) -> tuple[list[Call], int
     if form == "tag":
         found, end = _tagged(text, opening.end())
     elif form == "json":
-        value, end = _decode(text, opening.start(form))
+        value, end = decode(text, opening.start(form))
         items = value if isinstance(value, list) else [value]
         if not any(map(_is_call, items)):
             # {"name": "Ada", "age": 36} is data, and an answer; a call may still stand inside
@@ -136,14 +128,14 @@ def _tagged(text: str, start: int) -> tuple[list[Call], int]:
         end = tag.start() if tag else len(text)
         found = _payload(text[start:end].strip())
     if not (closing := _CLOSING.match(text, end)):
-        raise CallError(f"invalid_json: {text[end : end + 40]!r} follows the call")
+        raise CallError("invalid_json", f"{text[end : end + 40]!r} follows the call")
     return found, closing.end()
 
 
 def _payload(text: str) -> list[Call]:
     """What stands inside a tag must be calls."""
     if not text:
-        raise CallError("unterminated_json: nothing follows the tag")
+        raise CallError("unterminated_json", "nothing follows the tag")
     rest = ""
     if fence := _FENCE.match(text):
         text, rest = fence.group(1).strip(), text[fence.end() :].strip()
@@ -153,7 +145,7 @@ def _payload(text: str) -> list[Call]:
         calls, end = _json_calls(text, 0)
         rest = text[end:] or rest
     if rest:
-        raise CallError(f"invalid_json: {rest[:40]!r} follows the call")
+        raise CallError("invalid_json", f"{rest[:40]!r} follows the call")
     return calls
 
 
@@ -161,56 +153,11 @@ def _json_calls(text: str, position: int) -> tuple[list[Call], int]:
     """The calls from `position` on and where they end; white space, commas or semicolons may separate them."""
     values: list[Any] = []
     while position < len(text) and text[position] in "{[" and len(values) <= MAX_CALLS:
-        value, position = _decode(text, position)
+        value, position = decode(text, position)
         values += value if isinstance(value, list) else [value]
         between = _BETWEEN_CALLS.match(text, position)
         position = between.end() if between else position
     return [_call(value) for value in values], position
-
-
-def _decode(text: str, position: int) -> tuple[Any, int]:
-    try:
-        value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, position)
-    except json.JSONDecodeError as err:
-        code = "unterminated_json" if _cut_off(err) else "invalid_json"
-        raise CallError(f"{code}: {err.msg} at character {err.pos}") from err
-    except RecursionError as err:
-        raise CallError("too_deep: the JSON is nested too deeply") from err
-    except ValueError as err:
-        raise CallError(f"invalid_json: {str(err)[:80]}") from err
-    _check_value(value)
-    return value, end
-
-
-def _cut_off(err: json.JSONDecodeError) -> bool:
-    if err.msg.startswith("Unterminated string"):
-        return True
-    rest = err.doc[err.pos :]
-    return not rest.strip(' \t\n\r,:"') or _CUT_LITERAL.fullmatch(rest) is not None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_value(value: Any, depth: int = 0) -> None:
-    if depth > MAX_DEPTH:
-        raise CallError(f"too_deep: nested more than {MAX_DEPTH} levels")
-    if isinstance(value, (int, float)) and not _is_finite(value):
-        raise CallError("invalid_json: a number is too large")
-    if isinstance(value, str) and _LONE_SURROGATE.search(value):
-        raise CallError(f"invalid_json: {_short(value)} holds half of a surrogate pair")
-    if isinstance(value, (dict, list)):
-        for item in (*value, *value.values()) if isinstance(value, dict) else value:
-            _check_value(item, depth + 1)
-
-
-def _is_finite(number: float) -> bool:
-    """False also for an integer beyond a double, which most JSON readers, and Python's writer, refuse."""
-    try:
-        return math.isfinite(number)
-    except OverflowError:
-        return False
 
 
 def _is_call(value: Any) -> bool:
@@ -225,23 +172,23 @@ def _call(value: Any) -> Call:
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     if not isinstance(value, dict):
-        raise CallError(f"not_a_call: {_short(value)} is not an object")
+        raise CallError("not_a_call", f"{shortened(value)} is not an object")
     name = value.get("name", value.get("function"))
     if not isinstance(name, str) or not name.strip():
-        raise CallError(f"not_a_call: {_short(value)} names no tool")
+        raise CallError("not_a_call", f"{shortened(value)} names no tool")
     key = next((key for key in ("arguments", "parameters") if key in value), None)
     if key is None and value.keys() - {"name", "function", "id", "type"}:
-        raise CallError(f"not_a_call: {_short(value)} has no arguments")
+        raise CallError("not_a_call", f"{shortened(value)} has no arguments")
     arguments = value[key] if key is not None else {}
     if isinstance(arguments, str):  # OpenAI's wire format
         wire = arguments.strip() or "{}"
-        arguments, end = _decode(wire, 0)
+        arguments, end = decode(wire, 0)
         if end < len(wire):
-            raise CallError(f"invalid_json: {wire[end : end + 40]!r} follows the arguments")
+            raise CallError("invalid_json", f"{wire[end : end + 40]!r} follows the arguments")
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise CallError(f"not_a_call: the arguments {_short(arguments)} are not an object")
+        raise CallError("not_a_call", f"the arguments {shortened(arguments)} are not an object")
     return {"name": name.strip(), "arguments": arguments}
 
 
@@ -252,42 +199,41 @@ def _end_of_brackets(text: str, start: int) -> int:
         depth += (token[0] in "([{") - (token[0] in ")]}")
         if depth == 0:
             return token.end()
-    raise CallError("unterminated_json: a bracket is never closed")
+    raise CallError("unterminated_json", "a bracket is never closed")
 
 
 def _python_calls(text: str) -> list[Call]:
     if len(text) > MAX_PYTHON_CHARACTERS:
-        raise CallError(f"too_long: {len(text)} characters, at most {MAX_PYTHON_CHARACTERS} are read as Python")
+        raise CallError("too_long", f"{len(text)} characters, at most {MAX_PYTHON_CHARACTERS} are read as Python")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a model may write "\d" in a string
             node = ast.parse(text, mode="eval").body
         nodes = node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]
         return [_python_call(item) for item in nodes]
-    except CallError:
-        raise
     except SyntaxError as err:
         cut = "never closed" in str(err.msg) or "unterminated" in str(err.msg)
-        raise CallError(f"{'unterminated' if cut else 'invalid'}_json: neither JSON nor a call: {err.msg}") from err
+        reason: CallProblem = "unterminated_json" if cut else "invalid_json"
+        raise CallError(reason, f"neither JSON nor a call: {err.msg}") from err
     except ValueError as err:
-        raise CallError(f"invalid_json: neither JSON nor a call: {err}") from err
+        raise CallError("invalid_json", f"neither JSON nor a call: {err}") from err
     except (RecursionError, MemoryError) as err:
-        raise CallError(f"too_deep: Python cannot parse it: {type(err).__name__}") from err
+        raise CallError("too_deep", f"Python cannot parse it: {type(err).__name__}") from err
 
 
 def _python_call(node: ast.expr) -> Call:
     if not isinstance(node, ast.Call):
-        raise CallError("not_a_call: an item is not a function call")
+        raise CallError("not_a_call", "an item is not a function call")
     parts, function = [], node.func
     while isinstance(function, ast.Attribute):
         parts.append(function.attr)
         function = function.value
     if not isinstance(function, ast.Name):
-        raise CallError("not_a_call: the function is not a plain name")
+        raise CallError("not_a_call", "the function is not a plain name")
     if node.args or any(keyword.arg is None for keyword in node.keywords):
-        raise CallError("not_a_call: an argument has no name")
+        raise CallError("not_a_call", "an argument has no name")
     arguments = {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
-    _check_value(arguments)
+    check_value(arguments)
     return {"name": ".".join([function.id, *reversed(parts)]), "arguments": arguments}
 
 
@@ -297,7 +243,7 @@ _NAMES = {"true": True, "false": False, "null": None}
 def _literal(node: ast.expr, depth: int = 0) -> Any:
     """The JSON value of a literal; ast.literal_eval would also let bytes, sets and complex numbers through."""
     if depth > MAX_DEPTH:
-        raise CallError(f"too_deep: nested more than {MAX_DEPTH} levels")
+        raise CallError("too_deep", f"nested more than {MAX_DEPTH} levels")
     if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, type(None))):
         return node.value
     if isinstance(node, ast.Name) and node.id in _NAMES:
@@ -312,8 +258,4 @@ def _literal(node: ast.expr, depth: int = 0) -> Any:
         number = node.operand.value
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             return -number
-    raise CallError(f"not_a_literal: {type(node).__name__} in an argument")
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:80]
+    raise CallError("not_a_literal", f"{type(node).__name__} in an argument")

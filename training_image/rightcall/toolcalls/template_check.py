@@ -64,7 +64,7 @@ def _read_back(template: ChatTemplate, calls: Calls) -> None:
     if json.dumps(parsed.calls, sort_keys=True) != json.dumps(calls, sort_keys=True):
         raise RecipeError(
             f"what the chat template of {template.name} writes for a call cannot be read back: "
-            f"written: {written[:120]!r}; read back: {parsed.error or parsed.calls!r}; meant: {calls!r}; "
+            f"written: {written[:120]!r}; read back: {parsed.calls if parsed.error is None else str(parsed.error)!r}; meant: {calls!r}; "
             f"{_advice()}; a later version may read this dialect"
         )
 

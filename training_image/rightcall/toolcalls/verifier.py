@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from rightcall.errors import DataError
 from rightcall.rows.vocabulary import Behaviour
-from rightcall.toolcalls.schema import find_tool, same_value, validate_call
-from rightcall.toolcalls.syntax import Call, CallError, read_calls, without_thoughts
+from rightcall.toolcalls.schema import Problem, find_tool, same_value, validate_call
+from rightcall.toolcalls.syntax import Call, read_calls, without_thoughts
+from rightcall.toolcalls.values import CallError
 from rightcall.toolcalls.words import guess_behaviour
 
 __all__ = ["ERROR_KINDS", "Judgement", "Parsed", "compare", "guess_behaviour", "parse", "validate_call"]
@@ -35,7 +36,7 @@ _DEEDS = {"tool_call": "called", "request_for_info": "asked", "cannot_answer": "
 class Parsed(NamedTuple):
     behaviour_guess: Behaviour  # tool_call also when the call that was attempted cannot be read
     calls: list[Call]
-    error: str | None  # "code: detail", see toolcalls.syntax.CallError
+    error: Problem | None  # why it cannot be read; its code is one of values.CallProblem
     text: str  # as written; half of a surrogate pair, which UTF-8 cannot hold, as its escape \\ud800
 
 
@@ -60,7 +61,7 @@ def parse(text: str) -> Parsed:
     try:
         calls = read_calls(spoken)
     except CallError as err:
-        return Parsed("tool_call", [], str(err), text)
+        return Parsed("tool_call", [], Problem(err.reason, err.detail), text)
     return Parsed("tool_call" if calls else guess_behaviour(spoken), calls, None, text)
 
 
@@ -107,7 +108,7 @@ def _all_valid(parsed: Parsed, tools: Sequence[Mapping[str, Any]]) -> bool | Non
     return parsed.error is None and not any(_problems(call, tools) for call in parsed.calls)
 
 
-def _problems(call: Call, tools: Sequence[Mapping[str, Any]]) -> list[str]:
+def _problems(call: Call, tools: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """As `validate_call`; a schema that cannot be followed forbids nothing: the model did not write it."""
     try:
         return validate_call(call, tools)
@@ -119,7 +120,7 @@ def _judge_calls(calls: list[Call], golds: list[Call], tools: Sequence[Mapping[s
     """(all the right tools, the first thing wrong). Without a gold call every valid call will do."""
     if not golds:
         problems = [problem for call in calls for problem in _problems(call, tools)]
-        return not problems, problems[0].split(":", 1)[0] if problems else None
+        return not problems, problems[0].code if problems else None
     right_tool = sorted(call["name"] for call in calls) == sorted(gold["name"] for gold in golds)
     left, wrong = list(calls), []
     for gold in golds:
@@ -152,7 +153,7 @@ def _judge_call(call: Call, gold: Call, tools: Sequence[Mapping[str, Any]]) -> s
     # "Celsius" reads like gold's "celsius", but the tool takes only what its schema allows; and a wrong type is a
     # wrong value
     problems = _problems(call, tools) if find_tool(call["name"], tools) else []
-    return problems[0].split(":", 1)[0] if problems else kind
+    return problems[0].code if problems else kind
 
 
 def _judge_arguments(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,19 +103,22 @@ def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length
 
 
 def pack(rows: Sequence[dict[str, Any]], max_length: int) -> list[list[dict[str, Any]]]:
-    """Bins of rows of at most max_length tokens together: best fit, longest first."""
+    """Bins of rows of at most max_length tokens together: best fit, longest first.
+
+    TRL's pack_dataset fills as many bins as full, but of columns of lists only, and a row's factor is one number.
+    """
     bins: list[list[dict[str, Any]]] = []
-    free: list[int] = []
+    free: list[tuple[int, int]] = []  # tokens left in a bin and its number, ascending
     for row in sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True):
         length = len(row["input_ids"])
-        fitting = [index for index, room in enumerate(free) if room >= length]
-        if fitting:
-            best = min(fitting, key=lambda index: free[index])
-            bins[best].append(row)
-            free[best] -= length
+        place = bisect_left(free, (length, 0))
+        if place == len(free):
+            left, number = max_length, len(bins)
+            bins.append([])
         else:
-            bins.append([row])
-            free.append(max_length - length)
+            left, number = free.pop(place)
+        bins[number].append(row)
+        insort(free, (left - length, number))
     return bins
 
 
