@@ -60,8 +60,10 @@ def _refuse_constant(name: str) -> Any:
 
 
 def check_value(value: Any, depth: int = 0) -> None:
-    """Raises:
-    CallError: it is nested too deeply, or holds a number or a text that cannot be written back as JSON in UTF-8.
+    """Refuse what cannot be written back as JSON in UTF-8.
+
+    Raises:
+        CallError: it is nested too deeply, or holds such a number or text.
     """
     if depth > MAX_DEPTH:
         raise CallError("too_deep", f"nested more than {MAX_DEPTH} levels")
