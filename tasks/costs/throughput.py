@@ -177,17 +177,6 @@ def utilisation(stage: str, section: SftSection | DpoSection) -> float:
     return UNPACKED if isinstance(section, SftSection) and not section.packing else STAGES[stage].utilisation
 
 
-def tokens_per_second(stage: str, recipe: Recipe, parameters: int, instance_type: str) -> float | None:
-    """Of one GPU (or one CPU host) and the trained model; both sides of a pair count as tokens."""
-    machine, work = hardware(instance_type), Work(parameters=parameters)
-    if machine is None:
-        return None
-    if not STAGES[stage].shares_work:
-        return machine.flops * (STAGES[stage].utilisation if machine.is_gpu else 1.0) / (2 * parameters)
-    section = training_section(stage, recipe)
-    return machine.flops * (utilisation(stage, section) if machine.is_gpu else 1.0) / flops_per_token(section, work)
-
-
 def _scaling(processes: int, hosts: int) -> float:
     return 1.0 if processes == 1 else ONE_HOST if hosts == 1 else MANY_HOSTS
 

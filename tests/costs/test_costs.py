@@ -20,9 +20,9 @@ from tasks.costs.throughput import (
     PEAK_FLOPS,
     START_SECONDS,
     Work,
+    duration,
     flops_per_token,
     hardware,
-    tokens_per_second,
     trained_tokens,
 )
 from tasks.store.folder_store import Store
@@ -171,15 +171,14 @@ def test_an_estimate_beyond_the_longest_run_says_so() -> None:
 
 def test_every_gpu_type_with_a_speed_is_faster_than_a_cpu() -> None:
     recipe = load_recipe(FULL)
-    slow = tokens_per_second("sft", recipe, 10**9, "ml.m5.24xlarge")
-    gpus = [
-        kind
-        for kind in json.loads(PRICES.read_text())["prices"]
-        if (found := hardware(kind)) is not None and found.is_gpu
-    ]
+    work = Work(tokens=10**8, rows=10**5, parameters=10**9, layers=28)
+    seconds = {kind: duration("sft", recipe, work, kind, 1) for kind in json.loads(PRICES.read_text())["prices"]}
+    gpus = [kind for kind in seconds if (found := hardware(kind)) is not None and found.is_gpu]
+    slow = duration("sft", recipe, work, "ml.m5.24xlarge", 1)
     assert slow is not None
     assert len(gpus) > 20
-    assert all((tokens_per_second("sft", recipe, 10**9, kind) or 0) > slow for kind in gpus)
+    faster = [kind for kind in gpus if (found := seconds[kind]) is not None and found.seconds < slow.seconds]
+    assert faster == gpus
 
 
 def test_the_table_of_the_recipes_readme_is_what_the_estimates_say() -> None:
