@@ -183,7 +183,7 @@ def test_a_stopped_job_is_an_error_and_the_rerun_resumes(
 def test_an_orchestrator_killed_while_the_job_runs_is_followed_by_one_that_attaches(
     service: Service, store: Store, undisturbed: tuple[dict[int, float], str]
 ) -> None:
-    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    environment = os.environ | {"PYTHONPATH": f"{PYTHONPATH}{os.pathsep}{Path(__file__).parent}"}
     first = subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, store.address], env=environment, cwd=ROOT)
     name = reach(service, 5, first)
     first.kill()

@@ -300,7 +300,7 @@ def test_no_credentials_are_said_before_anything_is_uploaded(cloud: Cloud, monke
     rows, run = cloud.rows(), cloud.run
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(BackendError, match="no AWS credentials for job .*; run `aws configure` or `aws sso login`"):
+    with pytest.raises(StoreError, match="no AWS credentials for 's3://.*; run `aws configure` or `aws sso login`"):
         run_job("sft", sagemaker_recipe(), {"model": Input(cloud.model, "model/"), "dataset": Input(rows)}, run)
 
 
