@@ -25,7 +25,8 @@ ACCOUNT = "needs an AWS account; tests/house/test_sagemaker_guide.py holds it ag
 CANNOT_RUN = {
     r"(ACCOUNT=\$\()?aws .*": ACCOUNT,
     r"python -m flows\.pipeline .*--set compute\.backend=sagemaker.*": f"{ACCOUNT}; test_sagemaker_pipeline.py runs it",
-    r"python -m tasks\.prices.*": "needs AWS credentials; tests/costs/test_prices.py",
+    r"python -m tasks\.costs\.prices.*": "needs AWS credentials; tests/costs/test_prices.py",
+    r"prefect deployment schedule resume pipeline/pipeline ID": "the ID is the reader's own; test_deployed_project.py resumes all",
     r"make setup": "downloads the environment that this test runs in",
     r"make test": "is this suite",
     r"make check": "minutes of mypy over the whole tree; runs before this suite",

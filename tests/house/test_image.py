@@ -133,7 +133,7 @@ def test_without_docker_and_buildah_the_error_says_what_to_install(tmp_path: Pat
         text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 1
-    assert run.stderr.startswith("BackendError: docker is not installed, and buildah is not installed")
+    assert run.stderr.lstrip().startswith("BackendError: docker is not installed, and buildah is not installed")
     assert "apt-get install buildah" in run.stderr
 
 

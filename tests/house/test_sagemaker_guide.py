@@ -289,7 +289,7 @@ def test_the_region_that_the_guide_exports_is_that_of_the_jobs(monkeypatch: pyte
 
 
 def test_every_variable_of_ours_is_read_somewhere() -> None:
-    code = "".join(path.read_text() for folder in ("tasks", "flows") for path in (ROOT / folder).glob("*.py"))
+    code = "".join(path.read_text() for folder in ("tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
     variables = set(re.findall(r"\bRIGHTCALL_\w+", GUIDE))
     assert {"RIGHTCALL_IMAGE", "RIGHTCALL_SAGEMAKER_ROLE", "RIGHTCALL_STORE"} <= variables
     assert [name for name in variables if f'"{name}"' not in code] == []
