@@ -45,6 +45,7 @@ def read_recipe(path: str | None, overrides: list[str] | tuple[str, ...]) -> Rec
     Raises:
         RecipeError: every problem at once; they are looked for again at the next call.
     """
+    path = path or None  # an emptied field of a form
     file = default_recipe() if path is None else Path(path).expanduser()
     try:
         facts = file.stat()

@@ -19,6 +19,7 @@ from flows.command_line import arguments, run
 from flows.parameters import Overrides, PublishStage, RecipeFile, StoreFolder, open_recipe, run_name, stop_its_jobs
 from rightcall.errors import RecipeError
 from rightcall.recipe.schema import Recipe
+from tasks.machine.run_logger import run_logger
 from tasks.reporting.closing_table import closing_text
 from tasks.reporting.prefect_artifacts import show_report, show_verdict
 from tasks.runs.earlier import find_results
@@ -85,14 +86,15 @@ def publish_candidate(
 ) -> str:
     """Judge, register and report the last of ``models``; the first is the baseline. Gives the closing table."""
     candidate = _candidate(models)
-    rival = score_champion(store, recipe, snapshot, candidate=models[candidate])
-    warn_of_old_versions()
+    rival, comparable = score_champion(store, recipe, snapshot, candidate=models[candidate])
+    warn_of_old_versions("python -m flows.pipeline with the same recipe and ")
     verdict = decide_verdict(recipe, store=store, candidate=scores[candidate], baseline=scores["base"], champion=rival)
     show_verdict(store, verdict)
     measured = {f"score-{label}": ref for label, ref in scores.items()}
     with recorded_run(store, recipe, {"ingest": snapshot, **models, **measured, "gate": verdict}) as record:
         registration = register_model(
-            recipe, model=models[candidate], scores=scores[candidate], snapshot=snapshot, verdict=verdict,
+            recipe if comparable else for_a_person(recipe),
+            model=models[candidate], scores=scores[candidate], snapshot=snapshot, verdict=verdict,
             store=store, run=record.id, others=models,
         )  # fmt: skip
         report = write_report(recipe, store=store, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
@@ -104,12 +106,28 @@ def publish_candidate(
 
 def score_champion(
     store: Store, recipe: Recipe, snapshot: ArtifactRef, *, candidate: ArtifactRef
-) -> ArtifactRef | None:
-    """Scores of the model in use on the candidate's items; None = there is none, or it is the candidate itself."""
+) -> tuple[ArtifactRef | None, bool]:
+    """Scores of the model in use on the candidate's items, and whether the candidate can be compared with it.
+
+    There are no scores where no model is in use, where it is the candidate itself, or where its weights are gone: made
+    anew in its place (--fresh), or in another store. Then the candidate is judged by the base model alone.
+    """
     current = champion(recipe.register_.name)
     if current is None or current.weights.digest == candidate.digest:
-        return None
-    return score_model(recipe, store=store, model=current.weights, snapshot=snapshot, label="champion")
+        return None, True
+    if not store.holds(current.weights):
+        run_logger(__name__).warning(
+            "the champion, version %s of %r, is not compared with: its weights %s are not in %s any more, or not as they "
+            "were; the new version stays the challenger until a person approves it",
+            current.version, current.name, current.weights.uri, store.address,
+        )  # fmt: skip
+        return None, False
+    return score_model(recipe, store=store, model=current.weights, snapshot=snapshot, label="champion"), True
+
+
+def for_a_person(recipe: Recipe) -> Recipe:
+    """The same recipe, but a GO waits for a person."""
+    return recipe.model_copy(update={"gate": recipe.gate.model_copy(update={"approval": "required"})})
 
 
 def ask_for_approval(registration: Registration) -> Registration:

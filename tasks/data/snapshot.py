@@ -116,8 +116,6 @@ def _read_line(line: Line, name: str, adapter: str, rows: CheckedRows) -> None:
             raise line.problem
         if record is None:
             record = parse_line(line.content)
-        else:
-            refuse_deep(record, line.content.count(b"[") + line.content.count(b"{"))
         row = to_canonical(record, rows.kind, name, line.number, adapter)
     except DataError as err:
         rows.refuse(err, line.text, place)
@@ -139,7 +137,9 @@ def _quick_record(content: bytes) -> Row | None:
         return None
     try:
         record = orjson.loads(content)
-    except orjson.JSONDecodeError:
+        if isinstance(record, dict):  # before its key is made, which cannot walk a thousand levels
+            refuse_deep(record, content.count(b"[") + content.count(b"{"))
+    except (orjson.JSONDecodeError, DataError):
         return None
     return record if isinstance(record, dict) else None
 

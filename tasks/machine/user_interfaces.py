@@ -19,11 +19,14 @@ STOP_SECONDS = 10.0
 def user_interfaces(prefect_port: int, mlflow_port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Both servers, until the block ends; they listen on this machine only."""
     # On another port than 4200 the page would ask the wrong address for its data.
-    environment = os.environ | {"PREFECT_SERVER_UI_API_URL": "/api"}
+    # The address may hold a password, which would stand in the list of processes and in the error below.
+    environment = os.environ | {
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "MLFLOW_BACKEND_STORE_URI": os.environ["MLFLOW_TRACKING_URI"],
+    }
     commands = [
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)],
-        [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port),
-         "--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]],
+        [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port)],
     ]  # fmt: skip
     children: list[subprocess.Popen[bytes]] = []
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from rightcall.recipe.schema import Recipe
 from tasks.costs.estimates import Estimate, clock, estimate_job, estimate_line, instance_of, require_affordable, work_of
 from tasks.machine.run_logger import run_logger
 from tasks.reporting.prefect_artifacts import show_estimate
+from tasks.runtime.freshness import is_wanted_anew
 from tasks.runtime.stage import Stage
 from tasks.stages.score import score_model
 from tasks.stages.training import train_dpo, train_sft
@@ -50,7 +52,7 @@ def estimate_run(recipe: Recipe, store: Store, *, base: ArtifactRef, snapshot: A
         refs = {"model": start, "snapshot": snapshot}
         found["dpo"], models["dpo"] = _estimate(recipe, store, train_dpo, refs, size_of=base)
     rival = champion(recipe.register_.name)
-    if rival is not None:
+    if rival is not None and store.holds(rival.weights):  # as flows/publish.py compares
         models["champion"] = rival.weights
     for label, model in models.items():
         refs = {"model": model, "snapshot": snapshot}
@@ -64,6 +66,8 @@ def _estimate(
     """One job, and its result if the store has it. A result with an input that is None cannot be there."""
     known = {name: ref for name, ref in refs.items() if ref is not None}
     made = store.find(stage.name, stage.key(recipe, known, store=store)) if len(known) == len(refs) else None
+    if made is not None and is_wanted_anew(stage.name, partial(store.manifest, made)):
+        made = None
     if made is not None:
         instance = instance_of(stage.name, recipe)[0]
         return Estimate(stage.name, instance, 0.0, 0.0, "in the store already", cached=True), made

@@ -63,13 +63,13 @@ def note_versions(stage: str, recipe: Recipe, manifest: Mapping[str, Any]) -> No
         current.old[stage] = ", ".join(f"{name} {made[name]} (installed: {here[name]})" for name in names)
 
 
-def warn_of_old_versions() -> None:
-    """One line for all of them, before the flow judges or ends."""
+def warn_of_old_versions(command: str = "") -> None:
+    """One line for all of them, before the flow judges or ends; command: what takes these --fresh, "" = the flow itself."""
     current = _current.get()
     if current is None or not current.old:
         return
     stages = "; ".join(f"{stage} by {versions}" for stage, versions in current.old.items())
-    again = " ".join(f"--fresh {stage}" for stage in current.old)
+    again = command + " ".join(f"--fresh {stage}" for stage in current.old)
     current.old.clear()
     run_logger(__name__).warning(
         "stored results are used that other versions made: %s. To compute them again: %s", stages, again

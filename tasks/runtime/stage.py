@@ -208,7 +208,9 @@ class Stage:
     def _execute(self, call: StageCall, logger: Logger) -> ArtifactRef:
         store, key = call.store, call.key
         found = store.find(self.name, key)
-        if found is not None and not call.fresh:
+        # Another try of the task, after the network went away: what this run has made already is used.
+        ours = found is not None and flow_run.id is not None and store.manifest(found).get(FLOW_RUN) == flow_run.id
+        if found is not None and (ours or not call.fresh):
             logger.info("%s found in the store: %s", call.title, summary_line(store.manifest(found)))
             return found
         if (finished := store.finish_commit(self.name, key)) is not None:
@@ -225,6 +227,8 @@ class Stage:
         with disk_errors(run.folder):
             fields = dict(self.fn(run, call.recipe, **call.refs))
         seconds = round(time.monotonic() - started, 3)
+        for ref in _refs_in(call.refs):
+            store.manifest(ref)  # another run's --fresh may have replaced an input while it was read
         manifest = {
             **call.ingredients,
             "inputs": {name: _as_json(value) for name, value in call.refs.items()},

@@ -117,6 +117,10 @@ class Store:
                 return None
         return manifest
 
+    def holds(self, ref: ArtifactRef) -> bool:
+        """Whether this very result is here: not in another store, not replaced since."""
+        return self.find(*split(ref)) == ref
+
     def verify(self, ref: ArtifactRef) -> None:
         """Hashes every file again.
 

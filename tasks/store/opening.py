@@ -16,7 +16,7 @@ def open_store(root: str | Path | None = None) -> Store:
     Raises:
         StoreError: the address is none.
     """
-    place = os.environ["RIGHTCALL_STORE"] if root is None else str(root)
+    place = str(root or os.environ["RIGHTCALL_STORE"])
     if place.startswith("s3://"):
         from tasks.store.s3_store import S3Store  # a run on a folder does not need it
 

@@ -158,6 +158,9 @@ class S3Store(Store):
         manifest = read_manifest(sealed)
         if manifest is None:
             return None
+        if "folder" not in manifest and self.find(stage, key) is not None:
+            self.forget_work(stage, key)  # it is stored already, here or by another machine
+            return None
         try:
             unchanged = hash_files(sealed, list(manifest["files"])) == manifest["files"]
         except FileNotFoundError:
@@ -206,6 +209,8 @@ class S3Store(Store):
                 with self._mirroring(stage, key), disk_errors(self.root):
                     target = self._folder(stage, key)
                     target.parent.mkdir(parents=True, exist_ok=True)
+                    # Only a copy: an exchange that is killed halfway would leave the old result as the sealed one.
+                    self._move_aside(target)
                     self._move_in(self._sealed(stage, key), target)
         finally:
             lock.release_lock(name, holder)

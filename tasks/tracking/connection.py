@@ -114,11 +114,18 @@ def shown_uri() -> str:
 def _require_listener(uri: str) -> None:
     """MLflow itself would try for minutes before it says that nobody is there."""
     parts = urlsplit(uri)
+    try:
+        own_port = parts.port
+    except ValueError:
+        raise RegistryError(
+            f"MLFLOW_TRACKING_URI {without_password(uri)!r} has no number as its port; write '/', '@' and ':' in a "
+            "password as %2F, %40 and %3A"
+        ) from None
     port = DEFAULT_PORTS.get(parts.scheme.partition("+")[0])
     if port is None or not parts.hostname:
         return
     try:
-        socket.create_connection((unquote(parts.hostname), parts.port or port), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((unquote(parts.hostname), own_port or port), timeout=CONNECT_SECONDS).close()
     except OSError as err:
         raise RegistryError(
             f"MLflow cannot be reached at {without_password(uri)!r}: {err}; start it, or correct MLFLOW_TRACKING_URI "

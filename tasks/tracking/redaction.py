@@ -38,4 +38,5 @@ def redact(value: Any, name: str = "") -> Any:
 
 
 def without_password(text: str) -> str:
-    return re.sub(r"(://[^/\s@:]*):[^/\s@]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^/\s@:]*):[^\s@]*@", r"\1:***@", text)
+    return re.sub(r"([?&]\w*(?:password|passwd|pwd)=)[^&\s'\"]*", r"\1***", text, flags=re.IGNORECASE)

@@ -175,13 +175,14 @@ def promote(name: str, version: int, *, approved_by: str = "someone") -> Registr
     """Makes a version the champion after a person's approval.
 
     Raises:
-        RegistryError: there is no such version.
+        RegistryError: there is no such version, or it was not registered by rightcall.
     """
     client = connect()
     with mlflow_errors(), exclusive(), transaction() as published:
         found = by_number(client, name, str(version))
         if found is None:
             raise RegistryError(f"{name!r} has no version {version!r} in MLflow at {shown_uri()!r}; see `make ui`")
+        _champion(found)  # refuses what is not ours, says when MLflow cannot load it
         replace_tags(client, published, found, {"rightcall.approved_by": approved_by, "rightcall.approval": "approved"})
         point_alias(client, published, name, "champion", version)
     return _registration(client, name, version, "champion")

@@ -16,7 +16,7 @@ import flows  # noqa: F401  before Prefect: it names the folders that Prefect re
 ROOT = Path(__file__).parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS = PROJECT["deployments"]
-NOT_FLOWS = {"__init__", "command_line", "parameters", "ui"}
+NOT_FLOWS = {"__init__", "command_line", "parameters"}
 
 
 def loaded(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..., Any]:

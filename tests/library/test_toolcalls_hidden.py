@@ -180,3 +180,19 @@ def test_any_text_is_parsed_compared_and_kept(text: str) -> None:
     assert json.loads(json.dumps(parsed, ensure_ascii=False).encode()) == json.loads(json.dumps(parsed))
     for gold in (CALL, [CALL, OTHER], None):
         assert compare(parsed, gold, TOOLS, "tool_call").error_kind in {None, *ERROR_KINDS}
+
+
+@pytest.mark.parametrize("mark", ["- ", "* ", "> ", "1. ", "2) "])
+def test_a_call_behind_a_list_mark_counts(mark: str) -> None:
+    assert [call["name"] for call in parse(f"f(a=1)\n{mark}g(b=2)").calls] == ["f", "g"]
+
+
+@pytest.mark.parametrize("text", ["[file(s)](http://x)", "see [page(s)](https://a.b/c)"])
+def test_a_link_behind_a_call_is_no_call(text: str) -> None:
+    parsed = parse(f'<tool_call>{{"name": "f", "arguments": {{"a": 1}}}}</tool_call>\n{text}')
+    assert (parsed.error, [call["name"] for call in parsed.calls]) == (None, ["f"])
+
+
+@pytest.mark.parametrize("text", ['f(code="""it\'s 5" wide""")', "f(a=1, # it's\n b=2)"])
+def test_python_with_quotes_in_longer_quotes_or_comments_is_read(text: str) -> None:
+    assert [call["name"] for call in parse(text).calls] == ["f"]

@@ -452,3 +452,25 @@ def test_the_registry_works_on_postgresql(postgres: str, tmp_path: Path, monkeyp
     assert register(recipe, **given, run=parent).alias == "champion"
     assert register(recipe, **given, run=parent).version == 1
     assert registry.find_registered("models:/postgres@champion") == given["model"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:geheim@db/mlflow",
+        "postgresql:///mlflow?user=me&password=geheim",
+        "postgresql://me:ge/heim@db/x",
+    ],
+)
+def test_no_form_of_a_password_is_shown(address: str) -> None:
+    from tasks.tracking.redaction import without_password
+
+    assert "heim" not in without_password(f"MLflow at {address!r} refused")
+
+
+def test_a_version_that_is_not_ours_is_not_promoted(client: Any) -> None:
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", "file:///nowhere")
+    with pytest.raises(RegistryError):
+        registry.promote("foreign", 1)
+    assert client.get_registered_model("foreign").aliases == {}

@@ -41,8 +41,10 @@ _LIST_FORM = rf"(?P<list>\[\s*{_NAME})"
 _CALL_FORM = rf"(?P<call>{_NAME}\s*(?:\)|[A-Za-z_]\w*\s*=(?!=)))"
 _TAG_FORM = rf"(?P<tag>{_TAG}(?!{_MENTION})\s*)"
 _HERE = re.compile(f"{_TAG_FORM}|{_JSON_FORM}|{_LIST_FORM}|{_CALL_FORM}")
-# in prose Python must begin a line
-_LATER = re.compile(rf"{_TAG_FORM}|{_JSON_FORM}|^[ \t]*(?:{_LIST_FORM}|{_CALL_FORM})", re.MULTILINE)
+# in prose Python must begin a line, or an item of a list
+_LATER = re.compile(
+    rf"{_TAG_FORM}|{_JSON_FORM}|^[ \t]*(?:(?:[-*>]|\d{{1,3}}[.)])[ \t]+)?`*(?:{_LIST_FORM}|{_CALL_FORM})", re.MULTILINE
+)
 _AFTER_CALL_FORM = re.compile(rf"[ \t]*(?:[,;]?[ \t]*(?:\Z|[\n`<{{\[])|[,;]\s*{_NAME})")
 
 _NEXT_TAG = re.compile(rf"</?(?:tool_call|TOOLCALL)>|{_TAG}")
@@ -52,7 +54,11 @@ _THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _LOOKS_LIKE_JSON = re.compile(r"\{|\[\s*(?:[{\]\"]|\Z)")
 _BETWEEN_CALLS = re.compile(r"[\s,;]*")
 _BEHIND_CALL = re.compile(r"[\s,;`]*")
-_STRING_OR_BRACKET = re.compile(r"""\"(?:\\.?|[^\"\\])*(?:\"|\Z)|'(?:\\.?|[^'\\])*(?:'|\Z)|[()\[\]{}]""", re.DOTALL)
+_STRING_OR_BRACKET = re.compile(
+    r"""\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|\#[^\n]*"""
+    r"""|\"(?:\\.?|[^\"\\])*(?:\"|\Z)|'(?:\\.?|[^'\\])*(?:'|\Z)|[()\[\]{}]""",
+    re.DOTALL,
+)
 
 
 def without_thoughts(text: str) -> str:
@@ -114,7 +120,12 @@ def _read(text: str, opening: re.Match[str], form: str) -> tuple[list[Call], int
         end = _end_of_brackets(text, start)
         if form == "call" and not _AFTER_CALL_FORM.match(text, end):
             return [], end
-        found = _python_calls(text[start:end])
+        try:
+            found = _python_calls(text[start:end])
+        except CallError:
+            if form == "list" and text.startswith("(", end):
+                return [], end  # a link of markdown: [file(s)](https://…)
+            raise
     behind = _BEHIND_CALL.match(text, end)
     return found, behind.end() if behind else end
 
