@@ -337,12 +337,3 @@ def test_a_misspelt_rejected_kind_is_named_even_among_right_ones() -> None:
     assert "data.rejected_kinds: 'wrong_tol' is no kind of rejected answer; did you mean 'wrong_tool'?" in text
     assert "data.rejected_kinds: 'moon' is no kind of rejected answer; allowed: cannot_answer, direct, hall" in text
     load_recipe(None, ["data.rejected_kinds=[wrong_tool, invented_argument, direct]"])
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [(".5e3", 500.0), ("+.5e3", 500.0), ("5e-7", 5e-7), (".5e-5", 5e-6), ("e3", "e3")]
-)
-def test_a_number_is_read_as_yaml_1_2_writes_it(text: str, value: object) -> None:
-    from rightcall.recipe.yaml_lines import parse_value
-
-    assert parse_value(text) == value

@@ -468,7 +468,8 @@ def test_no_form_of_a_password_is_shown(address: str) -> None:
     assert "heim" not in without_password(f"MLflow at {address!r} refused")
 
 
-def test_a_version_that_is_not_ours_is_not_promoted(client: Any) -> None:
+def test_a_version_that_is_not_ours_is_not_promoted(mlflow_uri: str) -> None:
+    client = connection.connect()
     client.create_registered_model("foreign")
     client.create_model_version("foreign", "file:///nowhere")
     with pytest.raises(RegistryError):

@@ -75,10 +75,12 @@ def test_a_good_line_is_parsed_once_and_its_columns_are_not_read_back(
     assert found["snapshots"] == kept["sft"] + kept["preference"] + 2 * kept["choice"]
 
 
-@pytest.mark.parametrize(("depth", "reason"), [(90, "bad_content"), (150, "too_deep"), (400, "too_deep")])
-def test_the_fast_way_refuses_what_lies_too_deep(depth: int, reason: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("depth", "reason"), [(90, "bad_content"), (150, "too_deep"), (400, "too_deep"), (1005, "too_deep")]
+)
+def test_what_lies_too_deep_is_one_refused_row(depth: int, reason: str, tmp_path: Path) -> None:
     line = b'{"messages": ' + b"[" * depth + b"]" * depth + b"}"
-    assert _quick_record(line) is not None
+    assert (_quick_record(line) is None) == (reason == "too_deep"), "the careful parser names the reason"
     paths = write_tiny_sources(tmp_path / "sources")
     with paths["sft"].open("ab") as file:
         file.write(line + b"\n")

@@ -148,3 +148,12 @@ def test_an_object_that_came_without_its_sha256_is_read(
     ref = put(store, "base", "model", model__weights="w")
     overwrite(store, "base/k1/model/weights", "w")
     store.check(ref)
+
+
+def test_a_result_that_was_made_again_is_no_longer_held(store: Store) -> None:
+    ref = put(store, "first", "model", model__weights="w")
+    assert store.holds(ref)
+    work = store.workdir("first", "k1", empty=True)
+    (work / "weights").write_text("another")
+    again = store.commit("first", "k1", "model", work, {"result": {}}, replace=True)
+    assert (store.holds(ref), store.holds(again)) == (False, True)

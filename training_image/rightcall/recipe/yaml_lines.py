@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,6 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 Place = tuple[str | int, ...]
-_SHORT_FLOAT = re.compile(r"[-+]?\.[0-9]+[eE][0-9]+$")
 MAX_VALUES = 10_000  # thirty lines of aliases of aliases can mean billions
 
 
@@ -35,9 +33,6 @@ def parse_yaml(text: str) -> Parsed:
     """
     parsed, reader = Parsed(), YAML(typ="safe", pure=True)
     reader.allow_duplicate_keys = True  # _walk finds them all, not the first alone
-    reader.resolver.add_version_implicit_resolver(  # ruamel wants a sign in the exponent of .5e3
-        (1, 2), "tag:yaml.org,2002:float", _SHORT_FLOAT, list("-+.")
-    )
     try:
         node = reader.compose(text)
         if node is not None:
