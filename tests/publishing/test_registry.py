@@ -470,8 +470,8 @@ def test_no_form_of_a_password_is_shown(address: str) -> None:
 
 def test_a_version_that_is_not_ours_is_not_promoted(mlflow_uri: str) -> None:
     client = connection.connect()
-    client.create_registered_model("foreign")
-    client.create_model_version("foreign", "file:///nowhere")
+    client.create_registered_model("somebody-elses")
+    client.create_model_version("somebody-elses", "file:///nowhere")
     with pytest.raises(RegistryError):
-        registry.promote("foreign", 1)
-    assert client.get_registered_model("foreign").aliases == {}
+        registry.promote("somebody-elses", 1)
+    assert client.get_registered_model("somebody-elses").aliases == {}
