@@ -44,8 +44,12 @@ def is_wanted_anew(stage: str, stored: Callable[[], Mapping[str, Any] | None]) -
     current = _current.get()
     if current is None or stage not in current.names:
         return False
-    made_by = (stored() or {}).get(FLOW_RUN)
-    return made_by is None or made_by != flow_run.id
+    return not is_of_this_run(stored() or {})
+
+
+def is_of_this_run(manifest: Mapping[str, Any]) -> bool:
+    """Whether the flow run that goes on here has made the result."""
+    return flow_run.id is not None and manifest.get(FLOW_RUN) == flow_run.id
 
 
 def note_versions(stage: str, recipe: Recipe, manifest: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ from rightcall.recipe.schema import Recipe
 from tasks.machine.full_disk import disk_errors
 from tasks.machine.run_logger import run_logger
 from tasks.runtime import retries
-from tasks.runtime.freshness import FLOW_RUN, is_wanted_anew, note_versions, versions_of
+from tasks.runtime.freshness import FLOW_RUN, is_of_this_run, is_wanted_anew, note_versions, versions_of
 from tasks.runtime.keys import StageCachePolicy, module_digest, stage_key
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef, Kind
@@ -209,8 +209,7 @@ class Stage:
         store, key = call.store, call.key
         found = store.find(self.name, key)
         # Another try of the task, after the network went away: what this run has made already is used.
-        ours = found is not None and flow_run.id is not None and store.manifest(found).get(FLOW_RUN) == flow_run.id
-        if found is not None and (ours or not call.fresh):
+        if found is not None and (not call.fresh or is_of_this_run(store.manifest(found))):
             logger.info("%s found in the store: %s", call.title, summary_line(store.manifest(found)))
             return found
         if (finished := store.finish_commit(self.name, key)) is not None:

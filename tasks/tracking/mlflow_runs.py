@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FLOW_RUN = "prefect.flow_run"
 REF, DIGEST, RECORDED = "rightcall.ref", "rightcall.digest", "rightcall.recorded"
-PARENT, RUN_NAME = "mlflow.parentRunId", "mlflow.runName"
+PARENT = "mlflow.parentRunId"
 PARAMS_PER_BATCH, METRICS_PER_BATCH = 100, 1000  # MLflow's own limits
 MIRROR_SECONDS = 5.0  # between two writes while a stage runs
 DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is a tag

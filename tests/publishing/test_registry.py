@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from flows import publish
 from rightcall.errors import RegistryError
 from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.schema import Recipe
@@ -196,6 +197,24 @@ def test_approval_keeps_a_go_as_challenger_until_a_person_promotes_it(workshop: 
     assert found is not None
     assert found.approved_by == "Ada"
     assert register(recipe, **given).alias == "champion"
+
+
+def test_a_go_beside_a_champion_whose_weights_are_gone_waits_for_a_person(
+    workshop: Workshop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its weights were made anew in their place (--fresh), or lie in another store: nothing can be compared."""
+    recipe = recipe_named("gone")
+    assert register(recipe, **workshop.candidate(recipe, "first", right=50)).alias == "champion"
+    new, elsewhere = workshop.candidate(recipe, "second", right=55), Store(tmp_path / "elsewhere")
+    rival, comparable = publish.score_champion(elsewhere, recipe, new["snapshot"], candidate=new["model"])
+    assert (rival, comparable) == (None, False)
+    assert "version 1 of 'gone', is not compared with" in caplog.text
+    waiting = register(publish.for_a_person(recipe), **new)
+    assert (waiting.verdict, waiting.alias, waiting.pending_approval) == ("GO", "challenger", True)
+    current = registry.champion("gone")
+    assert current is not None
+    assert current.version == 1
+    assert registry.promote("gone", waiting.version).alias == "champion"
 
 
 def test_when_publishing_fails_halfway_nothing_of_it_is_left(
