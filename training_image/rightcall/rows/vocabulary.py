@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 Row = dict[str, Any]
-RowKind = Literal["sft", "preference", "choice"]
+# sft: what is trained, a whole conversation or one turn; step: one assistant turn with all before it, to be judged
+RowKind = Literal["sft", "preference", "choice", "step"]
 # The order of When2Call's answer keys; confusion matrices, codes and answers keep it.
 Behaviour = Literal["direct", "tool_call", "request_for_info", "cannot_answer"]
 BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)

@@ -1,0 +1,36 @@
+"""Conversations and their steps: every assistant turn, with all that was said before it.
+
+sft row of a conversation   {"messages": [user, assistant, user, assistant, …], "trained": [[1, "request_for_info"], [3, "tool_call"]], …}
+sft row of one step         the same with one entry of "trained": that turn is the last message
+step row                    {"messages": [user, assistant, user, assistant], "behaviour": "tool_call", "conversation": "c1", "group": "u7"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rightcall.rows.vocabulary import Row
+
+
+def trained_turns(row: Row) -> list[tuple[int, str]]:
+    """(index of the message, behaviour) of every turn of an sft row that the loss looks at.
+
+    "trained" may be null: then every assistant turn counts, each with the row's behaviour.
+    """
+    if row.get("trained") is not None:
+        return [(int(index), str(behaviour)) for index, behaviour in row["trained"]]
+    return [(i, row["behaviour"]) for i, message in enumerate(row["messages"]) if message["role"] == "assistant"]
+
+
+def steps_of(row: Row) -> Iterator[Row]:
+    """The step rows of an sft row, one per trained turn, ids "<row id>/<index>"."""
+    for index, behaviour in trained_turns(row):
+        yield {
+            "id": f"{row['id']}/{index}",
+            "source": row["source"],
+            "behaviour": behaviour,
+            "conversation": row["id"],
+            "group": row.get("group") or row["id"],
+            "messages": row["messages"][: index + 1],
+            "tools": row["tools"],
+        }
