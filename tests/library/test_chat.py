@@ -133,6 +133,38 @@ def test_loss_mask_covers_assistant_tokens_only(load: Callable[[str], ChatTempla
     assert sum(mask) < len(ids) - ids.count(chat.eos_ids[0]) + len(assistant)
 
 
+DIALOGUE = [
+    user("Weather?"), text_message("In which city?"), user("Rome"), call_message("get_weather", {"city": "Rome"}),
+    {"role": "tool", "tool_call_id": "call_0", "name": "get_weather", "content": "sunny"}, text_message("It is sunny."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("turns", [None, [1], [3], [5], [5, 1], [1, 3, 5]])
+def test_only_the_named_turns_are_masked(load: Callable[[str], ChatTemplate], turns: list[int] | None) -> None:
+    chat = load("chatml-tools")
+    ids, mask = chat.encode(DIALOGUE, TOOLS, turns)
+    assert ids == chat.encode(DIALOGUE, TOOLS).input_ids
+    trained = chat.decode([token for token, flag in zip(ids, mask, strict=True) if flag])
+    wanted = [1, 3, 5] if turns is None else sorted(turns)
+    assert trained == "".join(chat.answer_text(DIALOGUE[turn]) + chat.end_of_turn for turn in wanted)
+
+
+@every_template
+def test_a_turns_place_is_where_its_own_conversation_ends(load: Callable[[str], ChatTemplate], name: str) -> None:
+    """A step cut out of its conversation is the same answer after the same prompt, wherever the whole keeps it."""
+    chat = load(name)
+    ((ids, places),) = chat.encode_turns([(DIALOGUE, TOOLS)])
+    # the template rewrites earlier turns; what follows the last user turn it leaves as it was written, or not
+    assert sorted(places) == ([5] if name == "qwen3" else [1, 3, 5])
+    for turn, (start, end) in places.items():
+        assert (ids[:start], ids[start:end]) == chat.encode_pair(DIALOGUE[:turn], TOOLS, DIALOGUE[turn])
+
+
+def test_a_turn_that_is_no_assistants_cannot_be_trained(load: Callable[[str], ChatTemplate]) -> None:
+    with pytest.raises(DataError, match=r"message 4 is to be trained, but the assistant's are \[1, 3, 5\]"):
+        load("chatml-tools").encode(DIALOGUE, TOOLS, [4, 5])
+
+
 @every_template
 def test_a_call_the_template_writes_is_read_back_by_the_verifier(
     load: Callable[[str], ChatTemplate], name: str

@@ -27,4 +27,4 @@ def write_rows(folder: Path, kind: RowKind, rows: Iterable[Row]) -> int:
 
 def _line(row: Row, kind: RowKind) -> Row:
     raw = {RAW_TOOLS: raw_tools_column(row)} if kind == "choice" else {}
-    return {**to_columns(row, kind), **raw, "n_tokens": int(row.get("n_tokens", 0))}
+    return {**to_columns({"trained": None, **row}, kind), **raw, "n_tokens": int(row.get("n_tokens", 0))}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,11 @@ CACHED_CHARACTERS = 16_000_000  # of tokenised pieces, about 50 MB with their id
 class Encoded(NamedTuple):
     input_ids: list[int]
     loss_mask: list[int]  # 1 = the assistant wrote this token
+
+
+class EncodedTurns(NamedTuple):
+    input_ids: list[int]
+    turns: dict[int, tuple[int, int]]  # message index: [start, end) of the ids that the assistant wrote there
 
 
 class _Span(NamedTuple):
@@ -102,28 +107,48 @@ class ChatTemplate:
     def encode_prompt(self, messages: Sequence[Message], tools: Tools) -> list[int]:
         return self.tokenize(self.prompt_text(messages, tools))
 
-    def encode(self, messages: Sequence[Message], tools: Tools) -> Encoded:
-        return self.encode_batch([(messages, tools)])[0]
+    def encode(self, messages: Sequence[Message], tools: Tools, turns: Collection[int] | None = None) -> Encoded:
+        """Masks these assistant turns only, by message index; None = all."""
+        return self.encode_batch([(messages, tools)], [turns])[0]
 
-    def encode_batch(self, rows: Sequence[Row]) -> list[Encoded]:
+    def encode_batch(self, rows: Sequence[Row], turns: Sequence[Collection[int] | None] | None = None) -> list[Encoded]:
         """Ids and loss mask of whole conversations; thousands at once share the tokenisation of equal pieces.
 
         Raises:
-            DataError: no assistant turn can be trained on, or an answer and its prompt share a token.
+            DataError: as in `encode_turns`.
+        """
+        encoded = []
+        for ids, found in self.encode_turns(rows, turns):
+            mask = [0] * len(ids)
+            for start, end in found.values():
+                mask[start:end] = [1] * (end - start)
+            encoded.append(Encoded(ids, mask))
+        return encoded
+
+    def encode_turns(
+        self, rows: Sequence[Row], turns: Sequence[Collection[int] | None] | None = None
+    ) -> list[EncodedTurns]:
+        """Ids of whole conversations, and where the wanted turns of each stand in them (None = every assistant turn).
+
+        A turn that a model would write after another prefix than the one that stands before it here is left out.
+
+        Raises:
+            DataError: no wanted turn can be trained on, one is no assistant's, or an answer and its prompt share a token.
         """
         texts = [self.render(messages, tools) for messages, tools in rows]
-        spans = [self._spans(text, *row) for text, row in zip(texts, rows, strict=True)]
-        prefixes = [text[: span.start] for text, found in zip(texts, spans, strict=True) for span in found]
-        prefixes += [text[: span.end] for text, found in zip(texts, spans, strict=True) for span in found]
+        wanted = turns if turns is not None else [None] * len(rows)
+        spans = [self._spans(text, *row, some) for text, row, some in zip(texts, rows, wanted, strict=True)]
+        prefixes = [text[: span.start] for text, found in zip(texts, spans, strict=True) for span in found.values()]
+        prefixes += [text[: span.end] for text, found in zip(texts, spans, strict=True) for span in found.values()]
         ids = self._tokenize_batch([*texts, *prefixes])
         encoded, position, total = [], len(texts), sum(map(len, spans))
         for row_ids, found in zip(ids[: len(texts)], spans, strict=True):
-            mask = [0] * len(row_ids)
-            for index in range(position, position + len(found)):
-                start, end = self._boundary(row_ids, ids[index]), self._boundary(row_ids, ids[index + total])
-                mask[start:end] = [1] * (end - start)
+            places = range(position, position + len(found))
+            encoded.append(EncodedTurns(row_ids, {
+                turn: (self._boundary(row_ids, ids[place]), self._boundary(row_ids, ids[place + total]))
+                for turn, place in zip(found, places, strict=True)
+            }))  # fmt: skip
             position += len(found)
-            encoded.append(Encoded(row_ids, mask))
         return encoded
 
     def encode_pair(self, prompt: Sequence[Message], tools: Tools, answer: Message) -> tuple[list[int], list[int]]:
@@ -182,9 +207,17 @@ class ChatTemplate:
                 "remove it or quarantine the row"
             )
 
-    def _spans(self, text: str, messages: Sequence[Message], tools: Tools) -> list[_Span]:
+    def _spans(
+        self, text: str, messages: Sequence[Message], tools: Tools, wanted: Collection[int] | None
+    ) -> dict[int, _Span]:
         turns = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
-        spans = [span for index in turns if (span := self._span(text, messages, tools, index))]
+        if wanted is not None:
+            if strangers := sorted(set(wanted) - set(turns)):
+                raise DataError(
+                    f"message {strangers[0]!r} is to be trained, but the assistant's are {turns!r}; correct the row"
+                )
+            turns = sorted(set(wanted))
+        spans = {index: span for index in turns if (span := self._span(text, messages, tools, index))}
         if turns and not spans:
             raise DataError(
                 f"no assistant turn of the conversation can be found again in what the chat template of {self.name} "

@@ -28,7 +28,8 @@ IGNORED = -100
 def install(model: PreTrainedModel, *, uses_trees: bool) -> None:
     """Replaces what `model(…, labels=…, fused_lm_head=True)` computes; call it after the trainer was made.
 
-    `row_factors` (rows,) is one more argument from now on: a factor on the log-probabilities of each row.
+    `row_factors` is one more argument from now on: a factor on the log-probabilities of each row (rows,), or of each
+    token of `input_ids` (rows, seq).
     Without trees TRL's own computation stays, and only the factors are added.
     """
     stock: Callable[..., Any] = model.forward
@@ -50,7 +51,8 @@ def install(model: PreTrainedModel, *, uses_trees: bool) -> None:
             out = stock(*args, fused_lm_head=True, **kwargs)
         if row_factors is not None:
             log_probs: torch.Tensor = out.log_probs  # type: ignore[assignment]
-            out.log_probs = log_probs * row_factors[:, None]
+            # position i predicts token i + 1
+            out.log_probs = log_probs * (row_factors[:, None] if row_factors.dim() == 1 else row_factors[:, 1:])
         return out
 
     model.forward = types.MethodType(forward, model)

@@ -225,7 +225,7 @@ class TrainingSection(Section):
 class SftSection(TrainingSection):
     packing: bool = Field(False, description="several rows per sequence, without attention across them")
     behaviour_weights: dict[Behaviour, NotNegative] = Field(
-        default_factory=dict, description="factor on the loss of rows of a behaviour; absent = 1"
+        default_factory=dict, description="factor on the loss of turns of a behaviour; absent = 1"
     )
 
 

@@ -1,6 +1,7 @@
 """Rows become token ids through the model's chat template; the only place where training sees text.
 
 SFT   {"input_ids": [1, 4093, …], "labels": [-100, …, -100, 44, 2], "row_factors": 1.0}
+      or "row_factors": [1.0, 1.0, …], one a token, in every row where the turns of one differ
 DPO   {"prompt_ids": […], "chosen_ids": […], "rejected_ids": […], "chosen_characters": 41, "rejected_characters": 67}
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 import logging
 import random
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ import torch
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.likelihood.answer_head import IGNORED
+from rightcall.rows.conversations import trained_turns
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,18 @@ logger = logging.getLogger(__name__)
 class EncodedRows:
     rows: list[dict[str, Any]]
     too_long: int  # rows left out because they do not fit into max_length
+    trained_turns: int = 0
+    hidden_turns: int = 0  # to be trained, but the template writes what stands before them in another way
+    trained_tokens: dict[str, int] = field(default_factory=dict)  # by behaviour, before any factor
+
+    def warnings(self) -> list[str]:
+        if not self.hidden_turns:
+            return []
+        every = self.trained_turns + self.hidden_turns
+        return [
+            f"{self.hidden_turns} of {every} turns are not trained: this chat template rewrites earlier turns, so a model "
+            "would write them after another text than a whole conversation has; set data.train_on: last"
+        ]
 
 
 def needed_rows(rows: Sequence[dict[str, Any]], steps: int, rows_per_step: int, seed: int) -> list[dict[str, Any]]:
@@ -45,24 +60,51 @@ def needed_rows(rows: Sequence[dict[str, Any]], steps: int, rows_per_step: int, 
 def encode_conversations(
     rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int, factors: Mapping[Any, float]
 ) -> EncodedRows:
-    """Token ids and labels of SFT rows; `factors` by behaviour multiply the loss of a row.
+    """Token ids and labels of SFT rows; `factors` by behaviour multiply the loss of a turn.
 
     Raises:
-        DataError: no row fits into max_length.
+        DataError: no row fits into max_length, or one has nothing to train.
     """
-    encoded, too_long = [], 0
+    encoded: list[dict[str, Any]] = []
+    too_long = wanted = 0
+    found: Counter[str] = Counter()  # turns by behaviour
+    tokens: Counter[str] = Counter()
     for row in rows:
-        ids, mask = template.encode(row["messages"], row["tools"])
+        turns = dict(trained_turns(row))
+        ((ids, places),) = template.encode_turns([(row["messages"], row["tools"])], [turns])
         if len(ids) > max_length:
             too_long += 1
             continue
+        if not places:
+            raise DataError(f"row {row.get('id')!r} has no assistant turn to train; quarantine it")
         # What follows the last trained token predicts nothing that counts: most templates end with a line break.
-        end = len(mask) - mask[::-1].index(1)
-        labels = [token if keep else IGNORED for token, keep in zip(ids[:end], mask[:end], strict=True)]
-        encoded.append(
-            {"input_ids": ids[:end], "labels": labels, "row_factors": float(factors.get(row["behaviour"], 1.0))}
-        )
-    return _checked("conversations", encoded, too_long, max_length)
+        end = max(stop for _, stop in places.values())
+        labels, each = [IGNORED] * end, [1.0] * end
+        for turn, (start, stop) in places.items():
+            labels[start:stop] = ids[start:stop]
+            each[start:stop] = [float(factors.get(turns[turn], 1.0))] * (stop - start)
+            tokens[turns[turn]] += stop - start
+        wanted += len(turns)
+        found.update(turns[turn] for turn in places)
+        encoded.append({"input_ids": ids[:end], "labels": labels, "row_factors": each})
+    _shorten_factors(encoded)
+    checked = _checked("conversations", encoded, too_long, max_length)
+    counts = found.total(), wanted - found.total()
+    result = EncodedRows(checked.rows, too_long, *counts, dict(sorted(tokens.items())))
+    for warning in result.warnings():
+        logger.warning(warning)
+    return result
+
+
+def _shorten_factors(rows: list[dict[str, Any]]) -> None:
+    """One factor a row, where every row has only one: a column holds numbers or lists, not both."""
+    trained = [
+        {factor for factor, label in zip(row["row_factors"], row["labels"], strict=True) if label != IGNORED}
+        for row in rows
+    ]
+    if all(len(factors) == 1 for factors in trained):
+        for row, (factor,) in zip(rows, trained, strict=True):
+            row["row_factors"] = factor
 
 
 def encode_pairs(rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int) -> EncodedRows:
@@ -105,7 +147,7 @@ def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length
 def pack(rows: Sequence[dict[str, Any]], max_length: int) -> list[list[dict[str, Any]]]:
     """Bins of rows of at most max_length tokens together: best fit, longest first.
 
-    TRL's pack_dataset fills as many bins as full, but of columns of lists only, and a row's factor is one number.
+    TRL's pack_dataset fills as many bins as full, but of columns of lists only, and a row's factor may be one number.
     """
     bins: list[list[dict[str, Any]]] = []
     free: list[tuple[int, int]] = []  # tokens left in a bin and its number, ascending
@@ -122,7 +164,7 @@ def pack(rows: Sequence[dict[str, Any]], max_length: int) -> list[list[dict[str,
     return bins
 
 
-def pad(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+def pad(sequences: Sequence[Sequence[float]], value: float) -> torch.Tensor:
     """(rows, longest), padded right."""
     longest = max(map(len, sequences))
     return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences])
@@ -136,11 +178,12 @@ class ConversationCollator:
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [row for example in examples for row in example.get("rows", [example])]
+        factors = [row["row_factors"] for row in rows]
         return {
             "input_ids": pad([row["input_ids"] for row in rows], self.pad_id),
             "attention_mask": pad([[1] * len(row["input_ids"]) for row in rows], 0),
             "labels": pad([row["labels"] for row in rows], IGNORED),
-            "row_factors": torch.tensor([row["row_factors"] for row in rows]),
+            "row_factors": pad(factors, 1.0) if isinstance(factors[0], list) else torch.tensor(factors),
         }
 
 

@@ -60,7 +60,11 @@ def run(job: Job) -> None:
         peft_config=adapter,
     )
     loop.prepare_head(trainer, uses_trees=uses_trees)
-    loop.run(trainer, job, section, template, {"rows": len(encoded.rows), "rows_too_long": encoded.too_long})
+    facts = {
+        "rows": len(encoded.rows), "rows_too_long": encoded.too_long, "turns": encoded.trained_turns,
+        "turns_hidden": encoded.hidden_turns, "trained_tokens": encoded.trained_tokens, "warnings": encoded.warnings(),
+    }  # fmt: skip
+    loop.run(trainer, job, section, template, facts)
 
 
 def sft_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) -> SFTConfig:
