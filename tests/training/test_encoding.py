@@ -75,7 +75,9 @@ def test_a_behaviours_weight_is_for_its_turns_not_for_the_row(tiny_model: Path, 
 
     def total(some: list[dict[str, Any]], factors: dict[str, float]) -> float:
         encoded = encoding.encode_conversations(some, template, 1024, factors).rows
-        batch = encoding.ConversationCollator(template.pad_id)([{"rows": encoding.pack(encoded, 4096)[0]}])
+        batch = encoding.ConversationCollator(template.pad_id)(
+            [{"rows": members} for members in encoding.pack(encoded, 4096)]
+        )
         model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
         add_fused_lm_head(model)
         install(model, uses_trees=True)
@@ -112,6 +114,33 @@ def test_conversations_of_many_behaviours_are_trained(tiny_model: Path, tmp_path
     assert facts["turns_hidden"] == 0
     assert set(facts["trained_tokens"]) == {"direct", "request_for_info", "tool_call"}
     assert facts["warnings"] == []
+
+
+def test_conversations_of_one_agent_stand_in_one_batch_and_share_its_policy(tiny_model: Path, tmp_path: Path) -> None:
+    """Two agents with 8 conversations each, batches of 4: one policy a batch, computed once."""
+    policies = [{"role": "system", "content": f"You are agent {name}. " + "Be polite. " * 30} for name in "ab"]
+    found = {}
+    for name, mark in (("together", TURNS), ("any", None)):
+        job = make_job(tmp_path / name, tiny_model, "sft", sft={"per_device_train_batch_size": 4, "max_steps": 4})
+        rows = [conversation(number, mark) for number in range(16)]
+        for number, row in enumerate(rows):
+            row["messages"] = [policies[number % 2], *row["messages"]]
+            row["trained"] = [[index + 1, behaviour] for index, behaviour in mark] if mark else None
+        write_rows(job.channel("dataset"), "sft", rows)
+        run_job(job)
+        found[name] = metrics(job)
+    assert [line["tokens"] for line in found["together"]][-1] == found["any"][-1]["tokens"]
+    computed = {name: lines[-1]["tokens_computed"] for name, lines in found.items()}
+    assert computed["together"] < 0.9 * computed["any"]
+    assert computed["any"] < found["any"][-1]["tokens"]
+    assert summary(job)["tokens_computed"] == computed["any"]
+
+
+def test_bins_hold_rows_of_one_group() -> None:
+    rows = [{"input_ids": [1] * (5 + number), "shared": "ab"[number % 2]} for number in range(20)]
+    bins = encoding.pack(rows, 40)
+    assert sum(map(len, bins)) == 20
+    assert all(len({row["shared"] for row in members}) == 1 for members in bins)
 
 
 def test_turns_that_a_template_rewrites_are_counted_and_said(tiny_model: Path, tmp_path: Path) -> None:

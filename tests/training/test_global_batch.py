@@ -12,14 +12,17 @@ from torch.utils.data import SequentialSampler
 
 from rightcall.errors import RecipeError
 from rightcall.likelihood.answer_head import IGNORED
-from rightcall.parallel.global_batch import Order, Piece, Pieces, Split, split
+from rightcall.parallel.global_batch import Order, Piece, Pieces, Split, Together, split
 
 
-def orders(rows: int, batch: int, accumulation: int, processes: int, **settings: Any) -> list[Order]:
+def orders(
+    rows: int, batch: int, accumulation: int, processes: int, groups: list[str] | None = None, **settings: Any
+) -> list[Order]:
     """The order of every rank, epoch 1 of seed 42."""
     found = []
     for rank in range(processes):
-        sampler = SeedableRandomSampler(range(rows), generator=torch.Generator(), data_seed=42)
+        sampler: Any = SeedableRandomSampler(range(rows), generator=torch.Generator(), data_seed=42)
+        sampler = Together(sampler, groups, batch) if groups else sampler
         found.append(Order(sampler, batch, accumulation, split(batch, accumulation, processes), rank, **settings))
         found[-1].set_epoch(1)
     return found
@@ -39,12 +42,14 @@ def steps(ranks: list[Order]) -> list[list[Piece]]:
 @pytest.mark.parametrize(
     ("batch", "accumulation", "processes"), [(2, 4, 2), (2, 4, 8), (4, 1, 2), (4, 2, 4), (3, 4, 6)]
 )
+@pytest.mark.parametrize("grouped", [False, True])
 def test_each_step_has_the_rows_that_one_process_would_take(
-    rows: int, batch: int, accumulation: int, processes: int
+    rows: int, batch: int, accumulation: int, processes: int, grouped: bool
 ) -> None:
-    alone, shared = orders(rows, batch, accumulation, 1), orders(rows, batch, accumulation, processes)
+    groups = [f"agent {row % 3}" for row in range(rows)] if grouped else None
+    alone, shared = orders(rows, batch, accumulation, 1, groups), orders(rows, batch, accumulation, processes, groups)
     assert {len(order) for order in shared} == {
-        len(list(order)) for order in orders(rows, batch, accumulation, processes)
+        len(list(order)) for order in orders(rows, batch, accumulation, processes, groups)
     }
     expected, found = steps(alone), steps(shared)
     assert len(expected) == len(found)
@@ -70,6 +75,23 @@ def test_the_order_is_that_of_accelerate_for_one_process() -> None:
     sampler.set_epoch(1)
     (order,) = orders(10, 3, 1, 1)
     assert [row for piece in order for row in piece.rows] == list(sampler)
+
+
+def test_rows_of_one_group_fill_batches_of_their_own() -> None:
+    order = Together(SequentialSampler(range(9)), list("abababaab"), 2)
+    assert list(order) == [0, 2, 1, 3, 4, 6, 5, 8, 7]
+    assert len(order) == 9
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_one_group_keeps_the_order_and_every_epoch_its_own(rows: int) -> None:
+    plain = SeedableRandomSampler(range(20), generator=torch.Generator(), data_seed=42)
+    grouped = SeedableRandomSampler(range(20), generator=torch.Generator(), data_seed=42)
+    order = Together(grouped, [""] * 20, rows)
+    for epoch in (0, 1, 3, 1):
+        plain.set_epoch(epoch)
+        order.set_epoch(epoch)
+        assert list(order) == list(plain)
 
 
 def test_a_short_last_batch_may_be_dropped() -> None:

@@ -25,7 +25,18 @@ HEAD_ROWS = 512  # positions whose logits are held at once while training: 512 �
 IGNORED = -100
 
 
-def install(model: PreTrainedModel, *, uses_trees: bool) -> None:
+class Computed:
+    """Counts the tokens that went through the model: nodes of trees, or positions of padded batches."""
+
+    tokens = 0
+
+    def take(self) -> int:
+        """How many since the last call."""
+        taken, self.tokens = self.tokens, 0
+        return taken
+
+
+def install(model: PreTrainedModel, *, uses_trees: bool) -> Computed:
     """Replaces what `model(…, labels=…, fused_lm_head=True)` computes; call it after the trainer was made.
 
     `row_factors` is one more argument from now on: a factor on the log-probabilities of each row (rows,), or of each
@@ -33,6 +44,7 @@ def install(model: PreTrainedModel, *, uses_trees: bool) -> None:
     Without trees TRL's own computation stays, and only the factors are added.
     """
     stock: Callable[..., Any] = model.forward
+    computed = Computed()
     if uses_trees:
         model.set_attn_implementation(IMPLEMENTATION)
 
@@ -46,9 +58,10 @@ def install(model: PreTrainedModel, *, uses_trees: bool) -> None:
         if not fused_lm_head:
             return stock(*args, **kwargs)
         if uses_trees:
-            out = tree_forward(self, kwargs["input_ids"], kwargs["attention_mask"], kwargs["labels"])
+            out, nodes = tree_forward(self, kwargs["input_ids"], kwargs["attention_mask"], kwargs["labels"])
         else:
-            out = stock(*args, fused_lm_head=True, **kwargs)
+            out, nodes = stock(*args, fused_lm_head=True, **kwargs), kwargs["input_ids"].numel()
+        computed.tokens += nodes
         if row_factors is not None:
             log_probs: torch.Tensor = out.log_probs  # type: ignore[assignment]
             # position i predicts token i + 1
@@ -56,12 +69,16 @@ def install(model: PreTrainedModel, *, uses_trees: bool) -> None:
         return out
 
     model.forward = types.MethodType(forward, model)
+    return computed
 
 
 def tree_forward(
     model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
-) -> FusedCausalLMOutput:
-    """Per-token fields of shape (rows, seq - 1), zero where the next token's label is -100; rows are padded right."""
+) -> tuple[FusedCausalLMOutput, int]:
+    """Per-token fields of shape (rows, seq - 1), zero where the next token's label is -100, and the tree's nodes.
+
+    Rows are padded right.
+    """
     device = input_ids.device
     lengths = attention_mask.sum(1).tolist()
     sequences = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
@@ -81,10 +98,11 @@ def tree_forward(
     fields = _through_head(model, picked, labels[:, 1:][mask])
     spread = (value.new_zeros(mask.shape).masked_scatter(mask, value) for value in fields)
     log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 = spread
-    return FusedCausalLMOutput(
+    out = FusedCausalLMOutput(
         loss=-log_probs.sum() / mask.sum().clamp(min=1), log_probs=log_probs, entropy=entropy,
         log_sum_sq_probs=log_sum_sq_probs, mean_logits=mean_logits, is_top1=is_top1, label_mask=mask,
     )  # fmt: skip
+    return out, len(tree)
 
 
 def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:

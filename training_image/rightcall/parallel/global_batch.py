@@ -13,7 +13,7 @@ because all must run the model equally often. A piece's share is its part of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,36 @@ def split(rows: int, accumulation: int, processes: int) -> Split:
         )
     pieces = processes // math.gcd(accumulation, processes)
     return Split(processes, rows // pieces, accumulation * pieces // processes, pieces)
+
+
+class Together(Sampler[int]):
+    """Another sampler's rows, those of one group batch by batch: what they share is then computed once for the batch.
+
+        rows       a1 b1 a2 b2 b3 a3 a4 b4 a5     in batches of 2
+        together   a1 a2 b1 b2 a3 a4 b3 b4 a5     a batch stands where its last row stood; what fills none comes last
+
+    Rows of one group only keep the sampler's order.
+    """
+
+    def __init__(self, order: Sampler[int], groups: Sequence[Hashable], rows: int) -> None:
+        self.order, self.groups, self.rows = order, groups, rows
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.order, "set_epoch"):
+            self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[int]:
+        waiting: dict[Hashable, list[int]] = {}
+        for row in list(self.order):
+            batch = waiting.setdefault(self.groups[row], [])
+            batch.append(row)
+            if len(batch) == self.rows:
+                yield from waiting.pop(self.groups[row])
+        for batch in waiting.values():
+            yield from batch
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ together once a step.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from rightcall.errors import RecipeError
+from rightcall.likelihood.answer_head import Computed
 from rightcall.parallel import processes
-from rightcall.parallel.global_batch import Order, Pieces, Split, loader
+from rightcall.parallel.global_batch import Order, Pieces, Split, Together, loader
 from rightcall.parallel.processes import memory_bytes
 from rightcall.recipe.sections import TrainingSection
 
@@ -37,6 +39,9 @@ class SharedSteps:
     )
     split: Split | None = None
     section: TrainingSection
+    groups: Sequence[Hashable] | None = None  # of the rows, each group in batches of its own; None = any rows together
+    group_rows = 1  # of the recipe's batch
+    computed: Computed | None = None
     _tokens_of_batch: tuple[float, torch.Tensor | None] = (1.0, None)
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -62,6 +67,12 @@ class SharedSteps:
             pieces, order, num_workers=self.args.dataloader_num_workers, pin_memory=self.args.dataloader_pin_memory
         )
 
+    def _get_train_sampler(self, *args: Any) -> Any:
+        """transformers' own, which accelerate then replaces by `_sampler`'s, but for groups."""
+        if self.groups is None or self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(*args)  # type: ignore[misc]
+        return self._sampler()
+
     def _sampler(self) -> Sampler[int]:
         """The order that accelerate gives to one process."""
         strategy = self.args.train_sampling_strategy
@@ -72,7 +83,8 @@ class SharedSteps:
                 f"trl.train_sampling_strategy {strategy!r} orders rows by the batches of one process; leave it out, "
                 "or train with one process"
             )
-        return SeedableRandomSampler(self.train_dataset, generator=torch.Generator(), data_seed=self.args.data_seed)
+        order = SeedableRandomSampler(self.train_dataset, generator=torch.Generator(), data_seed=self.args.data_seed)
+        return Together(order, self.groups, self.group_rows) if self.groups is not None else order
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         if self.split is None:
@@ -101,6 +113,9 @@ class SharedSteps:
         return values.mean() if tokens is None else values.sum() / (tokens * part)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            new = self.computed.take() if self.computed else 0
+            logs["tokens_computed"] = processes.reduced([new])[0]
         if self.split is not None and "loss" in logs:
             self._put_together()
             logs["memory_bytes"] = processes.reduced([memory_bytes()], largest=True)[0]

@@ -26,12 +26,16 @@ FIELDS = {
 
 
 class Metrics(TrainerCallback):
-    """Appends a line to metrics.jsonl every `every` steps; `progress` is what a checkpoint must remember of it."""
+    """Appends a line to metrics.jsonl every `every` steps; `progress` is what a checkpoint must remember of it.
+
+    tokens            of all rows that were trained on, prompts included, padding not: what a plain trainer would compute
+    tokens_computed   those that went through the model: what the rows of a batch share counts once
+    """
 
     def __init__(self, path: Path, every: int, progress: dict[str, Any], health: Health | None = None) -> None:
         self.path, self.every, self.health = path, every, health
         self.progress = progress
-        for key in ("tokens", "tokens_written", "seconds", "seconds_written"):
+        for key in ("tokens", "tokens_computed", "tokens_written", "seconds", "seconds_written"):
             progress.setdefault(key, 0)
         progress.setdefault("window", [])
         if health:
@@ -63,6 +67,7 @@ class Metrics(TrainerCallback):
         self.progress["seconds"] += now - self._tick
         self._tick = now
         self.progress["tokens"] = int(logs.get("num_tokens", 0))
+        self.progress["tokens_computed"] += int(logs.get("tokens_computed", 0))
         values = {ours: logs[name] for name, ours in FIELDS.items() if name in logs}
         self.progress["window"].append(values)
         if self.health:
@@ -83,7 +88,8 @@ class Metrics(TrainerCallback):
             values = [values[name] for values in window if name in values]
             line[name] = sum(values) / len(values)
         line |= {
-            "tokens": done["tokens"], "tokens_per_second": round(tokens / max(seconds, 1e-9), 2),
+            "tokens": done["tokens"], "tokens_computed": done["tokens_computed"],
+            "tokens_per_second": round(tokens / max(seconds, 1e-9), 2),
             "memory_bytes": memory, "seconds": round(done["seconds"], 3),
             "eta_seconds": round(done["seconds"] / step * (total - step), 1),
         }  # fmt: skip

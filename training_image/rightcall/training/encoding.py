@@ -7,6 +7,8 @@ DPO   {"prompt_ids": […], "chosen_ids": […], "rejected_ids": […], "chosen_
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import random
 from bisect import bisect_left, insort
@@ -86,7 +88,7 @@ def encode_conversations(
             tokens[turns[turn]] += stop - start
         wanted += len(turns)
         found.update(turns[turn] for turn in places)
-        encoded.append({"input_ids": ids[:end], "labels": labels, "row_factors": each})
+        encoded.append({"input_ids": ids[:end], "labels": labels, "row_factors": each, "shared": _shared(row)})
     _shorten_factors(encoded)
     checked = _checked("conversations", encoded, too_long, max_length)
     counts = found.total(), wanted - found.total()
@@ -94,6 +96,22 @@ def encode_conversations(
     for warning in result.warnings():
         logger.warning(warning)
     return result
+
+
+def _shared(row: Mapping[str, Any]) -> str:
+    """What all steps of one agent have in common, its policy and its tools; "" for rows that are no conversations."""
+    if row.get("trained") is None:
+        return ""
+    first = row["messages"][0]
+    system = first["content"] if first["role"] in ("system", "developer") else None
+    return hashlib.sha256(json.dumps([system, row["tools"]], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def ungroup(rows: Sequence[dict[str, Any]], smallest: int) -> None:
+    """Lets rows of groups of fewer than `smallest` rows, which fill no batch, stand with any others."""
+    counts = Counter(row["shared"] for row in rows)
+    for row in rows:
+        row["shared"] = row["shared"] if counts[row["shared"]] >= smallest else ""
 
 
 def _shorten_factors(rows: list[dict[str, Any]]) -> None:
@@ -145,22 +163,22 @@ def _checked(what: str, encoded: list[dict[str, Any]], too_long: int, max_length
 
 
 def pack(rows: Sequence[dict[str, Any]], max_length: int) -> list[list[dict[str, Any]]]:
-    """Bins of rows of at most max_length tokens together: best fit, longest first.
+    """Bins of rows of at most max_length tokens together, and of one group: best fit, longest first.
 
     TRL's pack_dataset fills as many bins as full, but of columns of lists only, and a row's factor may be one number.
     """
     bins: list[list[dict[str, Any]]] = []
-    free: list[tuple[int, int]] = []  # tokens left in a bin and its number, ascending
+    free: dict[str, list[tuple[int, int]]] = {}  # by group: tokens left in a bin and its number, ascending
     for row in sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True):
-        length = len(row["input_ids"])
-        place = bisect_left(free, (length, 0))
-        if place == len(free):
+        length, places = len(row["input_ids"]), free.setdefault(row.get("shared", ""), [])
+        place = bisect_left(places, (length, 0))
+        if place == len(places):
             left, number = max_length, len(bins)
             bins.append([])
         else:
-            left, number = free.pop(place)
+            left, number = places.pop(place)
         bins[number].append(row)
-        insort(free, (left - length, number))
+        insort(places, (left - length, number))
     return bins
 
 

@@ -124,7 +124,7 @@ def save(trainer: Any, job: Job, section: TrainingSection, template: ChatTemplat
 def prepare_head(trainer: Any, *, uses_trees: bool) -> None:
     """Patches our forward over the one that TRL has patched; under an adapter that is the model inside."""
     model: PreTrainedModel = trainer.model.get_base_model() if hasattr(trainer.model, "peft_config") else trainer.model
-    install(model, uses_trees=uses_trees)
+    trainer.computed = install(model, uses_trees=uses_trees)
 
 
 def write_summary(job: Job, trainer: Any, facts: dict[str, Any]) -> None:
@@ -136,6 +136,7 @@ def write_summary(job: Job, trainer: Any, facts: dict[str, Any]) -> None:
         "stage": job.stage,
         "steps": trainer.state.global_step,
         "tokens": done["tokens"],
+        "tokens_computed": done["tokens_computed"],
         "seconds": round(done["seconds"], 3),
         "tokens_per_second": round(done["tokens"] / max(done["seconds"], 1e-9), 2),
         "peak_memory_bytes": memory,

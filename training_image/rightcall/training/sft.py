@@ -18,7 +18,7 @@ from rightcall.rows.snapshots import read_snapshot
 from rightcall.toolcalls.template_check import load_template
 from rightcall.training import loop, weights
 from rightcall.training.checkpoints import Checkpointed
-from rightcall.training.encoding import ConversationCollator, encode_conversations, needed_rows, pack
+from rightcall.training.encoding import ConversationCollator, encode_conversations, needed_rows, pack, ungroup
 
 
 class Trainer(Checkpointed, SharedSteps, SFTTrainer):
@@ -42,9 +42,12 @@ def run(job: Job) -> None:
         per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
         rows = needed_rows(rows, section.max_steps, per_step, section.seed)
     encoded = encode_conversations(rows, template, section.max_length, section.behaviour_weights)
+    ungroup(encoded.rows, section.per_device_train_batch_size)
     model = weights.load(job, section)
     uses_trees = Scorer(model).uses_trees
-    examples = [{"rows": rows} for rows in pack(encoded.rows, section.max_length)] if section.packing else encoded.rows
+    examples = encoded.rows
+    if section.packing:
+        examples = [{"rows": rows, "shared": rows[0]["shared"]} for rows in pack(encoded.rows, section.max_length)]
     if section.packing and not uses_trees:
         raise TrainingError(
             f"packing would let rows of {model.config.model_type!r} see each other: its attention takes no such mask; "
@@ -59,6 +62,8 @@ def run(job: Job) -> None:
         processing_class=weights.load_tokenizer(job.channel("model")),
         peft_config=adapter,
     )
+    if uses_trees and any(groups := [example["shared"] for example in examples]):
+        trainer.groups, trainer.group_rows = groups, section.per_device_train_batch_size
     loop.prepare_head(trainer, uses_trees=uses_trees)
     facts = {
         "rows": len(encoded.rows), "rows_too_long": encoded.too_long, "turns": encoded.trained_turns,
