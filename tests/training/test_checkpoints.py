@@ -27,9 +27,12 @@ from rightcall.training.loop import STOPPED
 ENTRY = Path(folders.__file__).parents[2] / "entry.py"
 TIMINGS = ("seconds", "tokens_per_second", "memory_bytes", "eta_seconds")
 STAGES: dict[str, dict[str, Any]] = {
-    "sft": {"gradient_accumulation_steps": 2, "logging_steps": 4, "method": "spectrum"},
+    "sft": {
+        "gradient_accumulation_steps": 2, "logging_steps": 4, "method": "spectrum",
+        "probe_steps": 5, "probe_rows": 2, "keep": "best",
+    },
     "dpo": {"method": "lora", "lora": {"dropout": 0.1}, "loss_type": ["sigmoid", "sft"]},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

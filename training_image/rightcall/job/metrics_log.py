@@ -28,6 +28,16 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
         sys.stdout.flush()
 
 
+def merge(path: Path, line: Mapping[str, Any]) -> None:
+    """Adds these fields to the last line where it is of the same step, else appends a line of its own."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    last = json.loads(lines[-1]) if lines else {}
+    if last.get("step") == line["step"]:
+        cut(path, line["step"] - 1)
+        line = {**last, **line}
+    append(path, line)
+
+
 def restore(path: Path, copy: Path) -> None:
     """Brings back the checkpoint's ``copy`` where the machine that wrote the lines is gone (a Spot interruption)."""
     if not path.is_file() and copy.is_file():

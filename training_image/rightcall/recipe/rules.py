@@ -69,6 +69,8 @@ def contradictions(data: DataSection, sft: SftSection, dpo: DpoSection, compute:
         *_rejected_kinds(data),
         *_training("sft", sft),
         *_training("dpo", dpo),
+        *_probe("sft", sft, compute),
+        *_probe("dpo", dpo, compute),
         *_trl("sft", "SFTConfig", sft),
         *_trl("dpo", "DPOConfig", dpo),
         *_preference_loss(dpo),
@@ -119,6 +121,20 @@ def _training(stage: str, section: SftSection | DpoSection) -> Iterator[Problem]
         yield Problem(
             (f"{stage}.warmup_steps", f"{stage}.max_steps"),
             f"{section.warmup_steps:g} steps of warm-up, but only {section.max_steps} steps in all; below 1 = a share",
+        )
+
+
+def _probe(stage: str, section: SftSection | DpoSection, compute: ComputeSection) -> Iterator[Problem]:
+    if section.keep == "best" and section.probe_steps == 0:
+        yield Problem(
+            (f"{stage}.keep", f"{stage}.probe_steps"),
+            f"'best' needs probes to choose by: set {stage}.probe_steps, as 20, or keep: last",
+        )
+    if section.probe_steps and section.max_steps != 0 and compute.parallel in ("zero3", "fsdp2"):
+        yield Problem(
+            ("compute.parallel", f"{stage}.probe_steps"),
+            f"{compute.parallel} gives no process a whole model to write with; use ddp, zero1 or zero2, or set "
+            f"{stage}.probe_steps to 0",
         )
 
 

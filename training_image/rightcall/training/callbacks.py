@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,28 @@ class Metrics(TrainerCallback):
         if health:
             health.restore(progress.get("health", {}))
         self._tick = time.monotonic()
+        self._more: dict[str, float] = {}
+
+    def leave_out(self, seconds: float) -> None:
+        """Time since the last line that was no training."""
+        self._tick += seconds
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """What a probe found after this step: its line is written whatever `every` says."""
+        self._more = dict(values)
+
+    def add_before(self, state: TrainerState, values: Mapping[str, float]) -> None:
+        """The same before this process's first step."""
+        self._see(values)
+        if state.is_world_process_zero:
+            known = {"tokens": self.progress["tokens"], "seconds": round(self.progress["seconds"], 3)}
+            line = {"step": state.global_step, "total_steps": state.max_steps, **known, **values}
+            metrics_log.merge(self.path, line)
+
+    def _see(self, values: Mapping[str, float]) -> None:
+        if self.health and values:
+            self.health.see_probe(values)
+            self.progress["health"] = self.health.state()
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._tick = time.monotonic()
@@ -73,7 +96,8 @@ class Metrics(TrainerCallback):
         if self.health:
             self.health.see(values)
             self.progress["health"] = self.health.state()
-        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+        self._see(self._more)
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps or self._more:
             line = self._line(state, logs["learning_rate"], int(logs.get("memory_bytes", 0)) or memory_bytes())
             if state.is_world_process_zero:
                 metrics_log.append(self.path, line)
@@ -93,8 +117,10 @@ class Metrics(TrainerCallback):
             "memory_bytes": memory, "seconds": round(done["seconds"], 3),
             "eta_seconds": round(done["seconds"] / step * (total - step), 1),
         }  # fmt: skip
+        line |= self._more
         if self.health and (warnings := self.health.warnings()):
             line["warnings"] = warnings
+        self._more = {}
         done |= {"window": [], "tokens_written": done["tokens"], "seconds_written": done["seconds"]}
         return line
 

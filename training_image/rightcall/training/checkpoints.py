@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from rightcall.errors import StoreError
+from rightcall.errors import StoreError, TrainingError
 from rightcall.parallel import full_state, processes
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,16 @@ def read_progress(checkpoint: Path | None) -> dict[str, Any]:
     return dict(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))) if checkpoint else {}
 
 
-def finish(folder: Path) -> None:
-    """Forces every file to the disk, then marks the folder complete and drops older ones."""
+def best_step(probes: Mapping[str, Mapping[str, float]]) -> int:
+    """The step after which most answers of a probe were right; of equals the latest."""
+    return max((found["probe_right"], int(step)) for step, found in probes.items())[1]
+
+
+def finish(folder: Path, *, keeps_best: bool = False) -> None:
+    """Forces every file to the disk, then marks the folder complete and drops older ones.
+
+    `keeps_best`: those of the steps whose probe was best, as each checkpoint that stays has it.
+    """
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != COMPLETE}
     for name in sizes:
         _sync(folder / name)
@@ -95,7 +104,10 @@ def finish(folder: Path) -> None:
     _sync(unfinished)
     os.replace(unfinished, folder / COMPLETE)
     _sync(folder)
-    for old in sorted((path.parent for path in folder.parent.glob(f"checkpoint-*/{COMPLETE}")), key=_step)[:-KEPT]:
+    complete = sorted((path.parent for path in folder.parent.glob(f"checkpoint-*/{COMPLETE}")), key=_step)
+    probes = [found for path in complete[-KEPT:] if keeps_best and (found := read_progress(path).get("probes"))]
+    best = {best_step(found) for found in probes}
+    for old in (path for path in complete[:-KEPT] if _step(path) not in best):
         (old / COMPLETE).unlink()  # first: a kill in the middle of the deletion must not leave half a checkpoint marked
         shutil.rmtree(old)
 
@@ -121,6 +133,7 @@ class Checkpointed:
     metrics_file: Path | None = None  # what callbacks.Metrics writes; copied into every checkpoint
     _total_train_tokens: int
 
+    keeps_best = False  # the weights of the best probe are the result, and its checkpoint is kept
     gathers = False  # the weights or the optimiser's state are shared, or another process shares the steps
     optimizer_names: list[list[str]]
 
@@ -154,13 +167,28 @@ class Checkpointed:
                 (folder / PROGRESS).write_text(json.dumps(self.progress), encoding="utf-8")
                 if self.metrics_file and self.metrics_file.is_file():
                     shutil.copyfile(self.metrics_file, folder / METRICS)
-                finish(folder)
+                finish(folder, keeps_best=self.keeps_best)
         except (OSError, RuntimeError, SafetensorError) as err:
             raise _explained(err, folder) from err
         self._drop_elsewhere(folder)
         if processes.world().first:
             size = sum(path.stat().st_size for path in folder.iterdir())
             logger.info("%s: %.0f MB in %.1f s", folder.name, size / 1e6, time.monotonic() - started)
+
+    def kept_step(self) -> int:
+        """The step whose weights are the result."""
+        probes = self.progress.get("probes") if self.keeps_best else None
+        return best_step(probes) if probes else int(self.state.global_step)
+
+    def weights_of(self, step: int) -> dict[str, torch.Tensor]:
+        """Trained parameters of an earlier step whose checkpoint was kept; only rank 0 may ask."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        if not is_complete(folder):
+            raise TrainingError(
+                f"the checkpoint of step {step}, whose probe was the best, is not whole in {str(folder)!r}; delete the "
+                "checkpoints and train again"
+            )
+        return load_file(folder / WEIGHTS)
 
     def _save_gathered(self, folder: Path) -> None:
         weights = full_state.gather_weights(self.model)

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from rightcall.chat.template import ChatTemplate
 from rightcall.errors import RecipeError
 from rightcall.job.folders import Job
 from rightcall.likelihood.scorer import Scorer
@@ -24,6 +25,7 @@ from rightcall.training import weights as models
 from rightcall.training.checkpoints import Checkpointed
 from rightcall.training.encoding import PairCollator, encode_pairs, needed_rows
 from rightcall.training.health import Health, length_drift
+from rightcall.training.probe import Probe, SetAside, set_aside
 from rightcall.training.reference import add_reference
 
 
@@ -88,10 +90,13 @@ def run(job: Job) -> None:
     processes.meet(job.recipe.compute)
     template = load_template(job.channel("model"), job.recipe.model.chat_template)
     per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
-    rows = needed_rows(read_snapshot(job.channel("dataset"), "preference"), section.max_steps, per_step, section.seed)
+    rows = read_snapshot(job.channel("dataset"), "preference")
+    aside = held_back(job, template) if section.probe_steps else None
+    rows = needed_rows(aside.without(rows) if aside else rows, section.max_steps, per_step, section.seed)
     encoded = encode_pairs(rows, template, section.max_length)
     model = models.load(job, section)
     scorer = Scorer(model)
+    probe = Probe(aside.steps, model, template, low_precision=section.bf16) if aside else None
     computed = 0 if section.reference_free else reference_of(encoded.rows, scorer, job)
     if section.reference_free:  # SimPO (Meng et al. 2024, arXiv 2405.14734): the reward is the log-probability itself
         for pair in encoded.rows:
@@ -115,7 +120,22 @@ def run(job: Job) -> None:
     lengths = [len(pair["chosen_ids"]) / (pair[per] if per else 1) for pair in encoded.rows]
     facts = {"pairs": len(encoded.rows), "pairs_too_long": encoded.too_long, "reference_computed": computed}
     health = Health(section.beta, sum(lengths) / len(lengths), reference_free=section.reference_free)
-    loop.run(trainer, job, section, template, facts, health=health)
+    loop.run(trainer, job, section, template, facts, health=health, probe=probe)
+
+
+def held_back(job: Job, template: ChatTemplate) -> SetAside:
+    """The rows that the stage sft sets aside with the same seed and probe_rows.
+
+    Raises:
+        RecipeError: the job's dataset has no SFT rows.
+    """
+    dataset = job.channel("dataset")
+    if not (dataset / "sft.parquet").is_file():
+        raise RecipeError(
+            f"dpo.probe_steps is {job.recipe.dpo.probe_steps!r}, but the probe's turns come from SFT rows, and "
+            f"{str(dataset)!r} has no sft.parquet; set dpo.probe_steps to 0, or name data.conversations or data.sft"
+        )
+    return set_aside(read_snapshot(dataset, "sft"), job.recipe.dpo, template)
 
 
 def reference_of(pairs: list[dict[str, Any]], scorer: Scorer, job: Job) -> int:

@@ -35,6 +35,13 @@ class EncodedRows:
     hidden_turns: int = 0  # to be trained, but the template writes what stands before them in another way
     trained_tokens: dict[str, int] = field(default_factory=dict)  # by behaviour, before any factor
 
+    def facts(self) -> dict[str, Any]:
+        """What the summary says of the rows."""
+        return {
+            "rows": len(self.rows), "rows_too_long": self.too_long, "turns": self.trained_turns,
+            "turns_hidden": self.hidden_turns, "trained_tokens": self.trained_tokens, "warnings": self.warnings(),
+        }  # fmt: skip
+
     def warnings(self) -> list[str]:
         if not self.hidden_turns:
             return []

@@ -21,6 +21,7 @@ from rightcall.training import checkpoints
 from rightcall.training import weights as models
 from rightcall.training.callbacks import Metrics, SaveAndStop
 from rightcall.training.health import Health
+from rightcall.training.probe import Probe, Probing
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def run(
     facts: dict[str, Any],
     *,
     health: Health | None = None,
+    probe: Probe | None = None,
 ) -> None:
     """Trains from the newest complete checkpoint, or from the start, and writes model and summary.
 
@@ -93,7 +95,11 @@ def run(
     trainer.metrics_file = job.output / checkpoints.METRICS
     if checkpoint and processes.world().first:
         metrics_log.restore(trainer.metrics_file, checkpoint / checkpoints.METRICS)
-    trainer.add_callback(Metrics(trainer.metrics_file, section.logging_steps, trainer.progress, health))
+    metrics = Metrics(trainer.metrics_file, section.logging_steps, trainer.progress, health)
+    trainer.add_callback(metrics)
+    if probe:
+        trainer.keeps_best = section.keep == "best"
+        trainer.add_callback(Probing(probe, trainer, section, metrics, job.stop_flag.exists))
     trainer.add_callback(watch)
     trainer.remove_callback(PrinterCallback)
     counts = models.parameter_counts(trainer.model)
@@ -106,19 +112,38 @@ def run(
         logger.info("stopped on request after step %d", trainer.state.global_step)
         raise SystemExit(STOPPED)
     save(trainer, job, section, template)
-    warnings = health.warnings() if health else []
-    write_summary(job, trainer, {**counts, **facts, "warnings": [*facts.get("warnings", []), *warnings]})
+    warnings = [*facts.get("warnings", []), *(health.warnings() if health else [])]
+    write_summary(job, trainer, {**counts, **facts, **probed(trainer, warnings), "warnings": warnings})
     processes.wait_for_all()
 
 
 def save(trainer: Any, job: Job, section: TrainingSection, template: ChatTemplate) -> None:
     """Rank 0 writes the model; what the others hold of it is gathered first."""
-    if processes.kind(job.recipe.compute) in processes.SHARDED:
-        weights = full_state.gather_weights(trainer.model)
-        if processes.world().first:
-            models.save(models.rebuild(job, section, weights), job, template)
-    elif processes.world().first:
-        models.save(trainer.model, job, template)
+    step, shared = trainer.kept_step(), processes.kind(job.recipe.compute) in processes.SHARDED
+    if step not in (0, trainer.state.global_step):
+        saved = trainer.weights_of(step) if processes.world().first else None
+        if not shared:
+            full_state.put_weights(trainer.model, saved, f"checkpoint-{step}")
+    elif shared:
+        saved = full_state.gather_weights(trainer.model) if step else {}
+    if not processes.world().first:
+        return
+    if step == 0:
+        models.save(models.as_it_came(trainer.model, job, section), job, template)
+    else:
+        models.save(models.rebuild(job, section, saved or {}) if shared else trainer.model, job, template)
+
+
+def probed(trainer: Any, warnings: list[str]) -> dict[str, Any]:
+    """What the summary says of the probes, the kept model's numbers among it."""
+    if not (probes := trainer.progress.get("probes")):
+        return {}
+    step = trainer.kept_step()
+    if step == 0:
+        warnings.append("no probe wrote more right answers than the one before the first step: the model is as it came")
+    elif step < trainer.state.global_step:
+        logger.info("the model is that of step %d, whose probe was the best", step)
+    return {"kept_step": step, "probe_right_start": probes.get("0", {}).get("probe_right"), **probes[str(step)]}
 
 
 def prepare_head(trainer: Any, *, uses_trees: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -14,11 +15,13 @@ from rightcall.likelihood.scorer import Scorer
 from rightcall.parallel import processes
 from rightcall.parallel.shared_steps import SharedSteps
 from rightcall.recipe.schema import Recipe
+from rightcall.recipe.sections import SftSection
 from rightcall.rows.snapshots import read_snapshot
 from rightcall.toolcalls.template_check import load_template
 from rightcall.training import loop, weights
 from rightcall.training.checkpoints import Checkpointed
 from rightcall.training.encoding import ConversationCollator, encode_conversations, needed_rows, pack, ungroup
+from rightcall.training.probe import Probe, set_aside
 
 
 class Trainer(Checkpointed, SharedSteps, SFTTrainer):
@@ -38,16 +41,16 @@ def run(job: Job) -> None:
     processes.meet(job.recipe.compute)
     template = load_template(job.channel("model"), job.recipe.model.chat_template)
     rows = read_snapshot(job.channel("dataset"), "sft")
+    aside = set_aside(rows, section, template) if section.probe_steps else None
+    rows = aside.rows if aside else rows
     if not section.packing:  # packed steps take as many rows as fit
         per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
         rows = needed_rows(rows, section.max_steps, per_step, section.seed)
     encoded = encode_conversations(rows, template, section.max_length, section.behaviour_weights)
-    ungroup(encoded.rows, section.per_device_train_batch_size)
     model = weights.load(job, section)
     uses_trees = Scorer(model).uses_trees
-    examples = encoded.rows
-    if section.packing:
-        examples = [{"rows": rows, "shared": rows[0]["shared"]} for rows in pack(encoded.rows, section.max_length)]
+    probe = Probe(aside.steps, model, template, low_precision=section.bf16) if aside else None
+    examples = batches_of(encoded.rows, section)
     if section.packing and not uses_trees:
         raise TrainingError(
             f"packing would let rows of {model.config.model_type!r} see each other: its attention takes no such mask; "
@@ -65,11 +68,16 @@ def run(job: Job) -> None:
     if uses_trees and any(groups := [example["shared"] for example in examples]):
         trainer.groups, trainer.group_rows = groups, section.per_device_train_batch_size
     loop.prepare_head(trainer, uses_trees=uses_trees)
-    facts = {
-        "rows": len(encoded.rows), "rows_too_long": encoded.too_long, "turns": encoded.trained_turns,
-        "turns_hidden": encoded.hidden_turns, "trained_tokens": encoded.trained_tokens, "warnings": encoded.warnings(),
-    }  # fmt: skip
-    loop.run(trainer, job, section, template, facts)
+    facts = {**encoded.facts(), "rows_set_aside": len(aside.held) if aside else 0}
+    loop.run(trainer, job, section, template, facts, probe=probe)
+
+
+def batches_of(rows: list[dict[str, Any]], section: SftSection) -> list[dict[str, Any]]:
+    """What a batch holds some of: the rows, or bins of them; each says whom it shares policy and tools with."""
+    ungroup(rows, section.per_device_train_batch_size)
+    if not section.packing:
+        return rows
+    return [{"rows": members, "shared": members[0]["shared"]} for members in pack(rows, section.max_length)]
 
 
 def sft_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) -> SFTConfig:

@@ -184,6 +184,16 @@ def rebuild(job: Job, section: TrainingSection, weights: dict[str, torch.Tensor]
     return model
 
 
+def as_it_came(model: Any, job: Job, section: TrainingSection) -> Any:
+    """The model before its first step: an adapter starts as one that changes nothing."""
+    if section.method == "qlora":  # cannot be loaded beside itself
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.data.zero_()
+        return model
+    return rebuild(job, section, {})
+
+
 def save(model: Any, job: Job, template: ChatTemplate) -> None:
     """Writes a plain safetensors folder: adapters merged, the tokenizer as it came, the template of the training."""
     source, target = job.channel("model"), job.model
