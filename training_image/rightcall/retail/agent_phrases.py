@@ -114,8 +114,8 @@ Sorry, I can change {item} only to another {item}, not to {other}.
 Sorry, the refund can go only to {paid_with} or a gift card.
 I cannot refund to {method}, only to {paid_with} or a gift card.
 [sold_out]
-Sorry, {item} with {wish} is not available.
-I can't offer that: no available {item} has {wish}.
+Sorry, {item} ({options}) is not available.
+I can't offer that: {item} ({options}) is sold out.
 [other_user]
 Sorry, I can only help with your own orders.
 I can't do that for anyone else, only for your own account.

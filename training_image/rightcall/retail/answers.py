@@ -101,7 +101,7 @@ def refused(t: Talk, c: Customer, intent: str) -> Request:
 
     def handle() -> None:
         t.declines(intent)
-        if t.dice.chance(0.25):
+        if t.dice.chance(0.4):
             t.customer("push_denied")
             t.declines("insist")
 
@@ -135,7 +135,7 @@ def wrong_status(t: Talk, c: Customer, intent: str) -> Request:
     def handle() -> None:
         status = t.look_at_order(order)["status"]
         t.declines(phrase, order=order, status=status)
-        if t.dice.chance(0.3):
+        if t.dice.chance(0.4):
             t.customer("push_denied")
             t.declines("insist")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from rightcall.retail.talk import Dice, Voice
-from rightcall.retail.tools import available, one_line, options_text, paid_with
+from rightcall.retail.tools import ADDRESS, available, one_line, options_text, paid_with
 from rightcall.retail.world import Json, World
 
-_MOST_OPTIONS = 6  # available items of a product that is exchanged: its list has about 30 tokens for each
+_MOST_OPTIONS = 5  # available items of a product that is exchanged: its list has about 30 tokens for each
 
 
 class NoFitError(Exception):
@@ -56,7 +56,8 @@ class Customer:
             and (not statuses or self._world.order(key)["status"] in statuses)
             and least <= len(self._world.order(key)["items"]) <= most
         ]
-        key = str(self._any(fit))
+        short = [key for key in fit if len(self._world.order(key)["items"]) == least]
+        key = str(self._any(short if short and self._dice.chance(0.6) else fit))
         self.used.add(key)
         return key
 
@@ -125,7 +126,7 @@ class Customer:
         ]
         key = self._any(covering)
         kind = methods[key]["source"]
-        choices = [Method(key, key, "said")] * 3
+        choices = [Method(key, key, "said")] * 2
         if kind != methods[original]["source"] and [m["source"] for m in methods.values()].count(kind) == 1:
             spoken = {"paypal": "my PayPal", "gift_card": "my gift card", "credit_card": "my credit card"}[kind]
             choices += [Method(spoken, key, "profile")] * 2
@@ -158,7 +159,7 @@ class Customer:
         return one_line(address), address
 
     def profile_address(self) -> Json:
-        return dict(self.user["address"])
+        return {key: self.user["address"][key] for key in ADDRESS}
 
     def other_products(self, order_id: str) -> list[str]:
         held = {item["name"] for item in self.all_items(order_id)}

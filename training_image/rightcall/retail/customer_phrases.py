@@ -178,7 +178,7 @@ How much was the {item} in <ord>? | What did I pay for the {item} in <ord>?
 [paid]
 How did I pay for <ord>? | Which payment method was used for <ord>? | <please> tell me how <ord> was paid.
 what card or account did I use for <ord>?
-~ Where did the money for <ord> come from? | What was charged for <ord>?
+~ Where did the money for <ord> come from? | Which account or card paid for <ord>?
 [sum]
 How much are the {first_item} and the {second_item} in <ord> together?
 What would I get back in total for the {first_item} and the {second_item} from <ord>?
@@ -348,8 +348,8 @@ You are really quick! | Wow, that was easy. | You're very helpful. | Nice servic
 ~ I wish every shop was like this.
 [thanks]
 <thanks> | <thanks> <bye> | <bye> <thanks> | <thanks> <bye>
-~ <thanks> | <bye> <thanks>
+~ <thanks> Take care. | <bye> And: <thanks>
 [also]
-Also, | "One more thing: " | Next, | And | Thanks. Now | Great. Then | Another thing, | ok, and
+Also, | One more thing: | Next, | And | Thanks. Now | Great. Then | Another thing, | ok, and
 ~ While you are at it, | Further,
 """)

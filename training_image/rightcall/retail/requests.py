@@ -259,7 +259,7 @@ def sold_out(t: Talk, c: Customer) -> Request:
     def handle() -> None:
         t.look_at_order(order)
         t.calls("get_product_details", product_id=found.item["product_id"])
-        t.declines("sold_out", item=found.item["name"], wish=found.wish)
+        t.declines("sold_out", item=found.item["name"], options=options_text(found.new["options"]))
         again = c.swap_of(found.item)
         if again is None or t.dice.chance(0.4):
             t.customer("ok")

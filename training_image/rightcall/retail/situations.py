@@ -17,7 +17,7 @@ from rightcall.retail.requests import Request
 from rightcall.retail.talk import Talk
 
 Maker = Callable[[Talk, Customer], Request]
-_USUAL = ("email", "name", *("said_email",) * 4, *("said_name",) * 2, "said_both")
+_USUAL = ("email", "name", *("said_email",) * 6, *("said_name",) * 4, "said_both", "said_both")
 _NO_ONE_NEEDED = (*answers.NEVER, "human")
 
 
@@ -86,17 +86,13 @@ def _writing(t: Talk, c: Customer) -> Request:
 
 
 def _any_request(t: Talk, c: Customer) -> Request:
-    """Some request that can be granted, most often a write; without orders, half of the time a question."""
-    if not c.orders() and t.dice.chance(0.6):
-        asked = [
-            partial(answers.about_profile, intent=intent)
-            for intent in ("profile_methods", "balance", "profile_address")
-        ]
-    elif t.dice.chance(0.2):
+    """Some request that can be granted, most often a write."""
+    profile = (partial(answers.about_profile, intent=i) for i in ("profile_methods", "balance", "profile_address"))
+    last: list[Maker] = t.dice.shuffled([*profile, requests.move_house])
+    if t.dice.chance(0.2):
         asked = [partial(answers.about_order, intent=intent) for intent in ("status", "paid", "contents", "price")]
-    else:
-        return _writing(t, c)
-    return _first_that_fits(t, c, [*t.dice.shuffled(asked), _writing])
+        return _first_that_fits(t, c, [*t.dice.shuffled(asked), *last])
+    return _first_that_fits(t, c, [*t.dice.shuffled(_WRITES), *last])
 
 
 def _with_way(way: str) -> Callable[[Talk, Customer], None]:
@@ -239,13 +235,13 @@ def _refused_then(intent: str) -> Callable[[Talk, Customer], None]:
 _swap_any: Maker = lambda t, c: requests.swap(t, c, t.dice.pick(("pending", "delivered")))  # noqa: E731
 
 SITUATIONS: tuple[Situation, ...] = (
-    Situation("plain/cancel", 3, _one(requests.cancel)),
-    Situation("plain/return", 4, _one(requests.send_back)),
+    Situation("plain/cancel", 4, _one(requests.cancel)),
+    Situation("plain/return", 5, _one(requests.send_back)),
     Situation("plain/exchange", 4, _one(requests.swap, status="delivered")),
     Situation("plain/modify_items", 4, _one(requests.swap, status="pending")),
     Situation("plain/order_address", 2, _one(requests.ship_to)),
     Situation("plain/profile_address_for_order", 2, _one(requests.ship_to, missing="profile")),
-    Situation("plain/user_address", 2, _one(requests.move_house)),
+    Situation("plain/user_address", 1, _one(requests.move_house)),
     Situation("plain/payment", 3, _one(requests.pay_with)),
     Situation("several/two_requests", 5, _several),
     Situation("missing/order_id", 2, _one(requests.send_back, missing="order")),
@@ -265,31 +261,31 @@ SITUATIONS: tuple[Situation, ...] = (
         lambda t, c: play(t, c, [requests.swap(t, c, t.dice.pick(("pending", "delivered")), "wish")]),
     ),
     Situation("missing/address", 2, _one(requests.ship_to, missing="value")),
-    Situation("missing/zip", 3, _with_way("name_only")),
+    Situation("missing/zip", 2, _with_way("name_only")),
     Situation("order_of_steps/identity_pushed", 3, _with_way("pushed")),
     Situation("order_of_steps/user_id_is_not_enough", 2, _with_way("user_id_only")),
     Situation("order_of_steps/no_confirmation_wanted", 3, _hurried),
     Situation("changed_mind/no", 4, _minded(_writing, "no")),
     Situation("changed_mind/unsure", 1, _minded(_writing, "unsure")),
     Situation("changed_mind/fewer_items", 2, _fewer),
-    Situation("denied/cancel", 4, _one(answers.wrong_status, intent="cancel")),
-    Situation("denied/return", 3, _one(answers.wrong_status, intent="return")),
-    Situation("denied/modify", 3, _one(answers.modify_barred)),
-    Situation("denied/exchange", 2, _one(answers.wrong_status, intent="swap")),
+    Situation("denied/cancel", 6, _one(answers.wrong_status, intent="cancel")),
+    Situation("denied/return", 5, _one(answers.wrong_status, intent="return")),
+    Situation("denied/modify", 5, _one(answers.modify_barred)),
+    Situation("denied/exchange", 3, _one(answers.wrong_status, intent="swap")),
     Situation("denied/reason", 3, _one(answers.odd_reason)),
-    Situation("denied/other_type", 2, _one(answers.other_type)),
-    Situation("denied/refund_elsewhere", 3, _one(requests.refund_elsewhere)),
+    Situation("denied/other_type", 3, _one(answers.other_type)),
+    Situation("denied/refund_elsewhere", 4, _one(requests.refund_elsewhere)),
     Situation("denied/second_change", 2, _twice),
-    Situation("denied/other_user", 4, _refused_then("other_user")),
-    Situation("denied/price_match", 3, _refused_then("price_match")),
-    Situation("no_tool/off_topic", 5, _refused_then("off_topic")),
-    Situation("no_tool/new_order", 2, _refused_then("new_order")),
-    Situation("no_tool/discount", 2, _refused_then("discount")),
-    Situation("no_tool/opinion", 2, _refused_then("opinion")),
+    Situation("denied/other_user", 5, _refused_then("other_user")),
+    Situation("denied/price_match", 4, _refused_then("price_match")),
+    Situation("no_tool/off_topic", 6, _refused_then("off_topic")),
+    Situation("no_tool/new_order", 3, _refused_then("new_order")),
+    Situation("no_tool/discount", 3, _refused_then("discount")),
+    Situation("no_tool/opinion", 3, _refused_then("opinion")),
     Situation("transfer/human", 3, _one(answers.handed_over, intent="human")),
     Situation("transfer/account", 3, _one(answers.handed_over, intent="account")),
     Situation("transfer/parcel", 2, _one(answers.handed_over, intent="parcel")),
-    Situation("unknown_user/found_at_last", 4, _with_way("wrong_email")),
+    Situation("unknown_user/found_at_last", 3, _with_way("wrong_email")),
     Situation("unknown_user/never_found", 3, _nobody_found),
     Situation("tool_error/unknown_order", 3, _one(answers.unknown_order)),
     Situation("tool_error/gift_card_too_low", 3, _one(requests.poor_card)),
@@ -300,7 +296,7 @@ SITUATIONS: tuple[Situation, ...] = (
         _with_tools(offer.WITH_NEAR, lambda t, c: play(t, c, [answers.tracking(t, c, own_tool=True)])),
     ),
     Situation("near_tools/return_withdrawn", 2, _with_tools(offer.WITH_NEAR, _withdrawn)),
-    Situation("near_tools/plain", 3, _with_tools(offer.WITH_NEAR, lambda t, c: play(t, c, [_any_request(t, c)]))),
+    Situation("near_tools/plain", 4, _with_tools(offer.WITH_NEAR, lambda t, c: play(t, c, [_any_request(t, c)]))),
     Situation("tool_gone/email", 5, _with_tools(offer.WITHOUT_EMAIL, _with_way("said_email"))),
     Situation("tool_gone/email_not_given", 2, _with_tools(offer.WITHOUT_EMAIL, _with_way("name"))),
     Situation("tool_gone/cancel", 5, _with_tools(offer.WITHOUT_CANCEL, _cancel_gone)),
@@ -316,5 +312,5 @@ SITUATIONS: tuple[Situation, ...] = (
     Situation("question/orders", 2, _one(answers.about_profile, intent="profile_orders")),
     Situation("question/balance", 2, _one(answers.about_profile, intent="balance")),
     Situation("small_talk/greeting", 2, _hello),
-    Situation("small_talk/chat", 3, _small_talk),
+    Situation("small_talk/chat", 2, _small_talk),
 )

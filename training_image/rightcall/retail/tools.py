@@ -26,6 +26,7 @@ _OPERATORS: dict[type, Callable[[float, float], float]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+ADDRESS = ("address1", "address2", "city", "state", "country", "zip")
 _LONGEST_EXPRESSION = 200  # characters; keeps the parser's recursion small
 
 
@@ -72,7 +73,7 @@ def _find_by_name(world: World, first_name: str, last_name: str, zip: str) -> st
 
 
 def one_line(address: Json) -> str:
-    parts = (address[key] for key in ("address1", "address2", "city", "state", "country", "zip"))
+    parts = (address[key] for key in ADDRESS)
     return ", ".join(part for part in parts if part)
 
 
