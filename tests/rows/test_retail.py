@@ -123,7 +123,7 @@ def test_chance_falls_as_it_did_when_this_was_written() -> None:
     dice = derive.Dice(42, "ada", 1)
     assert [dice.place(1000) for _ in range(4)] == [204, 334, 245, 721]
     assert dice.shuffled("abcde") == [*"edcba"]
-    assert round(derive.share_of(42, "ada"), 6) == 0.947792
+    assert round(derive.share_of("ada", 42), 6) == 0.947792
 
 
 def test_most_situations_and_all_behaviours_occur_and_no_user_meets_one_twice(records: list[Json]) -> None:
@@ -171,7 +171,8 @@ def test_every_value_of_a_call_was_said_or_read_before(records: list[Json]) -> N
 
 def test_a_write_comes_after_the_user_was_found_the_order_looked_at_and_a_yes(records: list[Json]) -> None:
     yes = re.compile(
-        r"\b(yes|yep|ok|sure|correct|confirmed|please do|absolutely|make it so|affirmative|by all means)\b", re.I
+        r"\b(yes|yep|yeah|ok|sure|correct|confirmed|please do|absolutely|of course|certainly|definitely|perfect)\b",
+        re.I,
     )
     written = 0
     for record in records:
@@ -245,14 +246,15 @@ def test_every_phrase_is_read_back_also_those_that_no_record_used() -> None:
         assert not wrong
 
 
-def test_reserved_customers_come_last_and_share_no_frame_with_the_others(records: list[Json]) -> None:
-    kinds = [record["wording"] for record in records]
-    assert kinds == sorted(kinds)
-    assert set(kinds) == {"common", "reserved"}
-    by_user = defaultdict(set)
-    for record in records:
-        by_user[record["user_id"]].add(record["wording"])
-    assert all(len(found) == 1 for found in by_user.values())
+def test_reserved_customers_share_no_frame_with_the_others_and_are_the_first_that_ingest_holds_out(
+    records: list[Json],
+) -> None:
+    reserved = {record["user_id"] for record in records if record["wording"] == "reserved"}
+    assert reserved == {key for key in made_up_shop()["users"] if derive.share_of(key, 7) < derive.RESERVED_SHARE}
+    assert reserved
+    assert all(
+        (r["user_id"] in reserved) == (r["wording"] == "reserved") == r["id"].endswith(".reserved") for r in records
+    )
     for frames in (customer_phrases.PARTS, customer_phrases.REQUESTS, customer_phrases.ANSWERS):
         for common, reserved in frames.values():
             assert common

@@ -308,8 +308,8 @@ The {items}. | {items} | Just the {items}. | I want to return the {items}. | The
 ~ It belongs at {address}.
 [yes]
 Yes. | Yes, please. | Yes, go ahead. | yes | Yes, that's right. | Sure, go ahead. | Correct, do it. | Confirmed. | yep
-ok do it | Please do. | Yes, I confirm. | Sounds good, yes. | That's correct, yes please.
-~ Absolutely. | Make it so. | Affirmative, proceed. | By all means.
+ok do it | Please do. | Yes, I confirm. | Sounds good, yes. | That's correct, yes please. | Yes to that. | yeah, fine
+~ Absolutely. | Of course, proceed. | Certainly. | Definitely, carry on. | Perfect, I agree.
 [no]
 No, don't. | No, leave it. | Wait, no. I changed my mind. | no | No thanks, I'd rather keep it as it is.
 Actually no, don't do it. | Hmm, no. Leave everything as it is. | Stop, I don't want that anymore.

@@ -42,10 +42,10 @@ class Dice:
         return [options[place] for _, place in keys]
 
 
-def share_of(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone."""
-    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+def share_of(group: str, seed: int) -> float:
+    """A number in [0, 1) that looks drawn; by the same formula ingest decides which groups are held out."""
+    digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 _PART = re.compile(r"<(\w+)>")
@@ -85,7 +85,8 @@ class Voice:
         """A sentence with this intent; `why` is the part that <why> stands for."""
         frames = (REQUESTS.get(intent) or ANSWERS[intent])[self._side]
         frame = self._filled(self._dice.pick(frames), why)
-        frame = self._typed(frame[0].upper() + frame[1:])
+        if intent != "yes" or self._habit in ("lower", "bare"):  # a yes has to be one for the policy's sake
+            frame = self._typed(frame[0].upper() + frame[1:])
         if self._bare_ids and "order" in slots:
             slots["order"] = slots["order"].removeprefix("#")
         return _SLOT.sub(lambda found: slots[found[1][1:-1]], frame)
