@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rightcall.retail.customer import Customer, NoFitError, names
+from rightcall.retail.customer import Customer, NoFitError, names, one
 from rightcall.retail.requests import Request
 from rightcall.retail.talk import Talk
 from rightcall.retail.tools import available, options_text
@@ -105,7 +105,7 @@ def refused(t: Talk, c: Customer, intent: str) -> Request:
             t.customer("push_denied")
             t.declines("insist")
 
-    return Request(intent, handle, {"order": order, "item": item})
+    return Request(intent, handle, {"order": order, "item": item, "one": one(item)})
 
 
 def handed_over(t: Talk, c: Customer, intent: str) -> Request:
@@ -168,7 +168,7 @@ def other_type(t: Talk, c: Customer) -> Request:
         t.look_at_order(order)
         t.declines("type", item=item["name"], other=other)
 
-    return Request("swap_type", handle, {"order": order, "item": item["name"], "other": other})
+    return Request("swap_type", handle, {"order": order, "item": item["name"], "other": one(other)})
 
 
 def unknown_order(t: Talk, c: Customer) -> Request:

@@ -182,5 +182,12 @@ def names(items: list[Json], *, options: bool = False) -> str:
     return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
+def one(product: str) -> str:
+    """ "an E-Reader", "a pair of Sneakers"."""
+    if product.endswith("s") and not product.endswith("ss"):
+        return f"a pair of {product}"
+    return f"{'an' if product[0] in 'AEIO' or product.startswith('LED') else 'a'} {product}"
+
+
 def _changed(item: Json, variant: Json) -> dict[str, str]:
     return {key: value for key, value in variant["options"].items() if item["options"].get(key) != value}

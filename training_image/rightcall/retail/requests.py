@@ -240,7 +240,6 @@ def twice(t: Talk, c: Customer) -> tuple[Request, Request]:
         raise NoFitError
 
     def handle() -> None:
-        t.look_at_order(order)
         t.declines("once", order=order)
 
     item = others[0]["name"]
