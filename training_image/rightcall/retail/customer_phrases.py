@@ -47,8 +47,8 @@ I clicked buy by mistake | I placed it by mistake | I didn't mean to order it
 I found it cheaper elsewhere | it takes too long to arrive | my friend said it is bad | I saw a better price
 ~ the reviews are terrible | another shop has a sale | I am annoyed with your shop
 [original]
-the original payment method | the same method I paid with | how I paid | my original payment method
-whatever I paid with | the payment method used for the order
+the original payment method | the same method I paid with | what I paid with | my original payment method
+what was used to pay | the payment method used for the order
 ~ the account the money came from | the way it was paid | where the payment came from
 [relative]
 my sister | my brother | my friend | my wife | my husband | my neighbour | my mom
