@@ -38,12 +38,15 @@ class Difference:
     low: float
     high: float
     mcnemar_p: float | None
+    standard_error: float | None = None  # of the resamples
+    won: int | None = None  # items whose flag is true for the first model only
+    lost: int | None = None  # for the second only
 
     def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
 
 
-def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+def wilson(successes: float, n: float, confidence: float) -> tuple[float, float]:
     """Wilson's score interval for a share (1927)."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share = successes / n
