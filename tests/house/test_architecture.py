@@ -37,6 +37,7 @@ ROOMS = {
     "tasks/stages": "reporting tracking jobs jobs/sagemaker data results runtime store",
     "tasks/runs": "stages reporting tracking jobs data costs results runtime store aws machine",
     "rightcall/likelihood": "",
+    "rightcall/decoding": "likelihood",
     "rightcall/rows": "",
     "rightcall/chat": "",
     "rightcall/recipe": "rows",
@@ -45,12 +46,15 @@ ROOMS = {
     "rightcall/job": "recipe rows",
     "rightcall/measurement": "rows recipe",
     "rightcall/parallel": "likelihood recipe",
-    "rightcall/training": "parallel likelihood toolcalls chat rows recipe job",
-    "rightcall/evaluation": "likelihood parallel chat toolcalls measurement rows recipe job",
+    "rightcall/training": "decoding parallel likelihood toolcalls chat rows recipe job",
+    "rightcall/evaluation": "decoding likelihood parallel chat toolcalls measurement rows recipe job",
     "data_checks": "",
     "flows": "",
 }
-NEEDS_TORCH = {"rightcall/likelihood", "rightcall/parallel", "rightcall/training", "rightcall/evaluation"}
+NEEDS_TORCH = {
+    *("rightcall/likelihood", "rightcall/decoding", "rightcall/parallel"),
+    *("rightcall/training", "rightcall/evaluation"),
+}
 OUTSIDE_OF_ROOMS = {"rightcall/errors.py"}
 # Served by MLflow in a process of its own, never imported by a flow: the one module of tasks/ that may load torch.
 SERVED = ROOT / "tasks" / "serving" / "served_model.py"

@@ -197,9 +197,9 @@ def test_written_steps_are_judged_with_their_conversations() -> None:
 
 
 def test_steps_that_stand_and_fall_with_their_conversation_prove_less() -> None:
-    """40 steps, +.2 by 8 that were won: one in each of 8 conversations, or all 8 in one of two."""
-    one_each = [step(index, "direct", right=index % 5 == 0, per_conversation=5) for index in range(40)]
-    all_in_one = [step(index, "direct", right=index < 8, per_conversation=8) for index in range(40)]
+    """100 steps, +.2 by 20 that were won: one in each of 20 conversations, or all of two among ten."""
+    one_each = [step(index, "direct", right=index % 5 == 0, per_conversation=5) for index in range(100)]
+    all_in_one = [step(index, "direct", right=index < 20, per_conversation=10) for index in range(100)]
     lows = []
     for lines in (one_each, all_in_one):
         base = [line | {"verdict": line["verdict"] | {"ok": False}} for line in lines]  # type: ignore[operator]

@@ -31,8 +31,7 @@ from rightcall.measurement.conditions import LOWER_IS_BETTER, NAMES, Ask, Compar
 from rightcall.measurement.intervals import Difference
 from rightcall.measurement.metrics import METRICS, paired
 from rightcall.measurement.proof import widened
-from rightcall.measurement.written import BEHAVIOUR_OF, WRITTEN_METRICS, flag
-from rightcall.measurement.written_pairs import paired_written
+from rightcall.measurement.written import BEHAVIOUR_OF, WRITTEN_METRICS, flag, paired_written
 from rightcall.recipe.sections import GateSection
 
 __all__ = ["LOWER_IS_BETTER", "Answers", "Comparison", "Condition", "Outcome", "Verdict", "decide"]

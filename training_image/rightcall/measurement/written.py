@@ -10,8 +10,17 @@ A metric is a share of the steps that it asks about; a step that it does not ask
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+from rightcall.errors import ScoringError
+from rightcall.measurement.clusters import Clustered, Floats, differences, shares
+from rightcall.measurement.intervals import Difference, Metric
+
+Line = Mapping[str, Any]
 
 BEHAVIOUR_OF = {
     "right_call": "tool_call",
@@ -24,7 +33,7 @@ GRAMMAR = tuple(f"{name}_grammar" for name in FREE)
 WRITTEN_METRICS = (*FREE, *GRAMMAR)
 
 
-def flag(line: Mapping[str, Any], metric: str) -> bool | None:
+def flag(line: Line, metric: str) -> bool | None:
     """What one line says about one metric of WRITTEN_METRICS; None = the metric does not ask about this step."""
     name = metric.removesuffix("_grammar")
     answer = line if name == metric else line["grammar"]
@@ -39,3 +48,66 @@ def flag(line: Mapping[str, Any], metric: str) -> bool | None:
         return verdict["valid_call"] is not None if gold != "tool_call" else None
     found = verdict[name]
     return None if found is None else bool(found)
+
+
+def summarise(lines: Sequence[Line], *, confidence: float, bootstrap_samples: int, seed: int) -> dict[str, Metric]:
+    """Every metric of WRITTEN_METRICS that these lines can measure, with intervals over conversations; no lines = none."""
+    if not lines:
+        return {}
+    data = Clustered.count([line["conversation"] for line in lines], _flags(lines))
+    return shares(WRITTEN_METRICS, data, confidence=confidence, samples=bootstrap_samples, seed=seed)
+
+
+def plain_values(lines: Sequence[Line]) -> dict[str, dict[str, float]]:
+    """{"right": {"value": 0.5, "n": 12}, …}: without intervals and so without their settings."""
+    if not lines:
+        return {}
+    flags = _flags(lines)
+    counts = (~np.isnan(flags)).sum(0)
+    return {
+        name: {"value": float(np.nansum(flags[:, index]) / counts[index]), "n": int(counts[index])}
+        for index, name in enumerate(WRITTEN_METRICS)
+        if counts[index]
+    }
+
+
+def paired_written(
+    first_lines: Sequence[Line], second_lines: Sequence[Line], *, confidence: float, bootstrap_samples: int, seed: int
+) -> dict[str, Difference]:
+    """first - second on the same steps; a step that a metric asks of one model only (who called) is left out of it.
+
+    Raises:
+        ScoringError: the two lists are not the same steps.
+    """
+    by_id = {line["id"]: line for line in second_lines}
+    ids = {line["id"] for line in first_lines}
+    if ids != by_id.keys() or len(ids) != len(first_lines) or len(by_id) != len(second_lines):
+        example = sorted(map(str, ids ^ by_id.keys()))[:3]
+        raise ScoringError(
+            f"cannot pair {len(first_lines)} written answers with {len(second_lines)}: {len(ids ^ by_id.keys())} steps "
+            f"stand in one of them only, e.g. {example!r}; score both models on the same steps, each once"
+        )
+    if not first_lines:
+        return {}
+    gaps = _flags(first_lines) - _flags([by_id[line["id"]] for line in first_lines])
+    data = Clustered.count([line["conversation"] for line in first_lines], gaps)
+    return differences(WRITTEN_METRICS, data, confidence=confidence, samples=bootstrap_samples, seed=seed)
+
+
+def fault_table(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
+    """{"wrong_value": {"free": 12, "grammar": 9}, …}, the most frequent first: in how many answers each error kind or fault occurs."""
+    counts: dict[str, Counter[str]] = {"free": Counter(), "grammar": Counter()}
+    for line in lines:
+        for mode, answer in (("free", line), ("grammar", line["grammar"])):
+            if answer is not None:
+                counts[mode].update({kind for kind in (answer["error_kind"], *answer["faults"]) if kind})
+    kinds = sorted(
+        {*counts["free"], *counts["grammar"]}, key=lambda kind: (-counts["free"][kind], -counts["grammar"][kind], kind)
+    )
+    return {kind: {mode: found[kind] for mode, found in counts.items()} for kind in kinds}
+
+
+def _flags(lines: Sequence[Line]) -> Floats:
+    """(lines, WRITTEN_METRICS): 1, 0, or NaN where a metric does not ask."""
+    rows = [[flag(line, metric) for metric in WRITTEN_METRICS] for line in lines]
+    return np.array([[np.nan if value is None else float(value) for value in row] for row in rows])

@@ -261,6 +261,15 @@ class MineSection(Section):
     seed: int = Field(42, description="chooses the steps and, per step, what is sampled")
 
 
+class PolicySection(Section):
+    """The order of steps that written calls are judged by; it says nothing about how a model is trained."""
+
+    authenticate: tuple[str, ...] = Field((), description="tools that find out who is asking; one must have answered first")
+    write: tuple[str, ...] = Field((), description="tools that change something; a user must have said yes before")
+    open: tuple[str, ...] = Field((), description="tools that may be called before anybody is known, as a calculator")
+    confirm: bool = Field(True, description="whether a tool in write needs the user's yes to a question right before")
+
+
 class EvaluationSection(Section):
     prompt: Literal["chat", "when2call", "when2call-qwen2_5", "when2call-llama3_2"] = Field(
         "chat", description="chat = the model's template; when2call* = the prompts of NVIDIA's lm-eval task"
@@ -274,6 +283,9 @@ class EvaluationSection(Section):
         True, description="answer a second time with what a call holds constrained to the tools' JSON Schemas"
     )
     max_new_tokens: int = Field(96, gt=0, description="longest free answer, in tokens; what is longer is cut")
+    policy: PolicySection | None = Field(
+        None, description="tools that authenticate and write; None = the order of steps is not judged"
+    )
     bootstrap_samples: int = Field(
         10_000, ge=100, description="resamples behind each interval; more = steadier bounds, slower"
     )

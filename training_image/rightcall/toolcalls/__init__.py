@@ -1,5 +1,8 @@
 """The verifier: what did a model write, and was it right.
 
+conduct.py         the policy's order: authenticated first, confirmed before a change
+grounding.py       values of a call that nobody has said
+judging.py         a step's answer: verdict, error kind, faults
 schema.py          whether a tool accepts a call, and whether two values are the same
 syntax.py          calls found and read in a text; nothing is ever executed
 template_check.py  whether the calls that a chat template writes can be read back
