@@ -13,6 +13,7 @@ from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
 ITEMS = "output/items.jsonl"
+WRITTEN = "output/written.jsonl"
 GENERATIONS = "output/generations.jsonl"
 METRICS = "output/metrics.jsonl"
 SUMMARY = "output/summary.json"
@@ -28,6 +29,15 @@ def read_items(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ScoringError(f"{str(folder)!r} has no per-item scores {ITEMS!r}; pass a ref that flows.score made")
     return read_json_lines(path)
+
+
+def read_written(folder: Path) -> list[dict[str, Any]]:
+    """The turns that a model wrote, judged, a line per step, from a scores ref's folder; none = the recipe has no steps.
+
+    Raises:
+        ScoringError: a line is not JSON.
+    """
+    return read_json_lines(folder / WRITTEN)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The gate as a stage: per-item scores of candidate, baseline and champion in, verdict.json out."""
+"""The gate as a stage: what candidate, baseline and champion chose and wrote in, verdict.json out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from rightcall.measurement import gate
 from rightcall.recipe.schema import Recipe
-from tasks.results.files import ITEMS, VERDICT, read_items
+from tasks.results.files import ITEMS, VERDICT, WRITTEN, read_json_lines, read_written
 from tasks.runtime.stage import StageRun, stage
 from tasks.store.manifests import ArtifactRef
 
@@ -22,17 +22,17 @@ def _slice(recipe: Recipe) -> dict[str, Any]:
     kind="verdict",
     modules=("rightcall.measurement.gate",),
     slice=_slice,
-    reads={"candidate": ITEMS, "baseline": ITEMS, "champion": ITEMS},
+    reads=dict.fromkeys(("candidate", "baseline", "champion"), (ITEMS, WRITTEN)),
 )
 def decide_verdict(
     run: StageRun, recipe: Recipe, candidate: ArtifactRef, baseline: ArtifactRef, champion: ArtifactRef | None = None
 ) -> dict[str, Any]:
-    """GO, NO-GO or INCONCLUSIVE from three scores refs on the same items; champion None = there is none yet."""
+    """GO, NO-GO or INCONCLUSIVE from three scores refs on the same steps and items; champion None = there is none yet."""
     verdict = gate.decide(
         recipe.gate,
-        read_items(run.store.path(candidate)),
-        read_items(run.store.path(baseline)),
-        None if champion is None else read_items(run.store.path(champion)),
+        _answers(run, candidate),
+        _answers(run, baseline),
+        None if champion is None else _answers(run, champion),
         confidence=recipe.evaluation.confidence,
         bootstrap_samples=recipe.evaluation.bootstrap_samples,
         seed=recipe.evaluation.seed,
@@ -40,3 +40,8 @@ def decide_verdict(
     (run.folder / VERDICT).write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
     run.logger.info("%s", verdict.sentence)
     return {"verdict": verdict.verdict, "reasons": list(verdict.reasons)}
+
+
+def _answers(run: StageRun, scores: ArtifactRef) -> gate.Answers:
+    folder = run.store.path(scores)
+    return gate.Answers(items=read_json_lines(folder / ITEMS), lines=read_written(folder))

@@ -1,48 +1,51 @@
 """Decide whether a candidate may replace what is in use: GO, NO-GO or INCONCLUSIVE, each with its reasons in numbers.
 
-Every comparison is paired, on the same items, and judged by its whole confidence interval:
+Every comparison is paired, on the same steps and items, resampled by conversation, and judged by its whole interval:
 
-    must_improve   against the baseline   GO needs low > 0          high < 0 is a NO-GO
-    must_not_drop  against the baseline   GO needs nothing more     high < -margin is a NO-GO
-    must_improve   against the champion   GO needs nothing more     high < 0 is a NO-GO
+    must_improve   against the base model   GO needs low > 0         high < 0 is a NO-GO
+    must_not_drop  against the base model   GO needs low > -margin   high < -margin is a NO-GO (non-inferiority)
+    both           against the champion     GO needs low > -margin   high < -margin is a NO-GO
 
-Anything between GO and NO-GO is INCONCLUSIVE: more items, or a better model, would settle it.
+A challenger need not beat the champion, only not be worse than it by more than the margin; a metric of must_improve that
+has no margin of its own has CHAMPION_MARGIN there. Anything between GO and NO-GO is INCONCLUSIVE, with the n that would
+settle it: a handful of items proves nothing.
+
+Several conditions. That *all* must hold for a GO would need no correction: a wrong GO has to pass the one condition that
+does not hold, so it is no likelier than (1 - confidence) / 2 (an intersection-union test). But one harm of many is enough
+for a NO-GO, and each condition that passes is shown as proven by itself. So both families, "holds" and "harms", are held
+at (1 - confidence) / 2 by Holm's step-down over all conditions. A GO thereby is stricter than it had to be, where the
+conditions are equally hard; the hardest one is tested at the whole level. The intervals that are shown stay uncorrected.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from rightcall.errors import RecipeError, ScoringError
+from rightcall.measurement.conditions import LOWER_IS_BETTER, NAMES, Ask, Comparison, Condition, Other, Outcome, judge
+from rightcall.measurement.intervals import Difference
 from rightcall.measurement.metrics import METRICS, paired
+from rightcall.measurement.proof import widened
+from rightcall.measurement.written import BEHAVIOUR_OF, WRITTEN_METRICS, flag, paired_written
 from rightcall.recipe.sections import GateSection
 
-Outcome = Literal["GO", "NO-GO", "INCONCLUSIVE"]
-Items = Sequence[Mapping[str, Any]]
+__all__ = ["LOWER_IS_BETTER", "Answers", "Comparison", "Condition", "Outcome", "Verdict", "decide"]
 
-# A rise in these is a loss, so the gate looks at the difference with its sign turned.
-LOWER_IS_BETTER = frozenset({"tool_hallucination", "tool_hallucination_acc"})
+CHAMPION_MARGIN = 0.05
+Lines = Sequence[Mapping[str, Any]]
 
 
-class Comparison(BaseModel):
-    """Candidate minus other on one metric, as measured (the sign of a lower-is-better metric is not turned)."""
+@dataclass(frozen=True)
+class Answers:
+    """What one model did on an evaluation: its choices among given answers, and the turns it wrote; either may be empty."""
 
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    n: int
-    low: float
-    high: float
-    mcnemar_p: float | None = None
-
-    def improvement(self, metric: str) -> tuple[float, float, float]:
-        """(value, low, high) where above 0 is better, whatever the metric's direction."""
-        if metric in LOWER_IS_BETTER:
-            return -self.value, -self.high, -self.low
-        return self.value, self.low, self.high
+    items: Lines = ()
+    lines: Lines = ()
 
 
 class Verdict(BaseModel):
@@ -54,6 +57,7 @@ class Verdict(BaseModel):
     reasons: tuple[str, ...]
     differences: dict[str, dict[str, Comparison]]
     confidence: float
+    conditions: tuple[Condition, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -62,114 +66,136 @@ class Verdict(BaseModel):
 
 def decide(
     policy: GateSection,
-    candidate: Items,
-    baseline: Items,
-    champion: Items | None = None,
+    candidate: Answers,
+    baseline: Answers,
+    champion: Answers | None = None,
     *,
     confidence: float,
     bootstrap_samples: int,
     seed: int,
 ) -> Verdict:
-    """Judge the candidate's per-item scores under the recipe's policy.
+    """Judge the candidate's answers under the recipe's policy.
 
     Raises:
         RecipeError: the policy names a metric that does not exist.
-        ScoringError: the models were not scored on the same items.
+        ScoringError: the models were not scored on the same items and steps.
     """
     _require_known_metrics(policy)
-    others = {"baseline": baseline} if champion is None else {"baseline": baseline, "champion": champion}
-    differences = {
-        name: _compare(name, candidate, items, confidence=confidence, bootstrap_samples=bootstrap_samples, seed=seed)
-        for name, items in others.items()
+    others: dict[Other, Answers] = {"baseline": baseline} if champion is None else {
+        "baseline": baseline, "champion": champion,
+    }  # fmt: skip
+    differences: dict[str, dict[str, Comparison]] = {
+        name: _compare(name, candidate, other, confidence=confidence, bootstrap_samples=bootstrap_samples, seed=seed)
+        for name, other in others.items()
     }
-    gaps, champion_gaps = differences["baseline"], differences.get("champion")
-    findings = [_must_improve(metric, gaps.get(metric)) for metric in policy.must_improve]
-    findings += [_must_not_drop(metric, margin, gaps.get(metric)) for metric, margin in policy.must_not_drop.items()]
-    if champion_gaps is not None:
-        findings += [_not_below_champion(metric, champion_gaps.get(metric)) for metric in policy.must_improve]
-    verdict = _worst(findings)
-    ordered = sorted(findings, key=lambda finding: finding[0] != verdict)
+    asks, left_out = _asks(policy, candidate.lines, tuple(others))
+    conversations = len({line["conversation"] for line in candidate.lines})
+    conditions = judge(asks, differences, confidence=confidence, conversations=conversations)
+    outcomes: tuple[Outcome, ...] = ("GO", "INCONCLUSIVE", "NO-GO")
+    verdict = max((condition.outcome for condition in conditions), key=outcomes.index)
+    ordered = sorted(conditions, key=lambda condition: (condition.outcome != verdict, _urgency(condition, differences)))
+    reasons = [condition.reason for condition in ordered] + left_out + _in_all(ordered)
     return Verdict(
         verdict=verdict,
-        reasons=tuple(reason for _, reason in ordered),
+        reasons=tuple(reasons),
         differences=differences,
         confidence=confidence,
+        conditions=tuple(ordered),
     )
 
 
-def _worst(findings: Sequence[tuple[Outcome, str]]) -> Outcome:
-    severity: tuple[Outcome, ...] = ("GO", "INCONCLUSIVE", "NO-GO")
-    return max((outcome for outcome, _ in findings), key=severity.index)
+def _asks(policy: GateSection, lines: Lines, others: Sequence[Other]) -> tuple[list[Ask], list[str]]:
+    """The policy's conditions, and a sentence for each that is left out.
+
+    A behaviour that no held-out turn shows cannot drop there; a log without a single refusal can still be judged.
+    """
+    known = {line["behaviour"] for line in lines}
+    behaviour = {metric: BEHAVIOUR_OF.get(metric.removesuffix("_grammar")) for metric in policy.must_not_drop}
+    absent = [metric for metric, name in behaviour.items() if lines and name is not None and name not in known]
+    margins = {metric: margin for metric, margin in policy.must_not_drop.items() if metric not in absent}
+    asks = [Ask(metric, "baseline", None) for metric in policy.must_improve]
+    asks += [Ask(metric, "baseline", margin) for metric, margin in margins.items()]
+    if "champion" in others:
+        wanted: dict[str, float] = dict.fromkeys(policy.must_improve, CHAMPION_MARGIN)
+        asks += [Ask(metric, "champion", margin) for metric, margin in (wanted | margins).items()]
+    return asks, [
+        f"{metric} is not judged: no turn of this evaluation set is a {behaviour[metric]}, so this verdict says nothing "
+        "about it"
+        for metric in absent
+    ]  # fmt: skip
+
+
+def _urgency(condition: Condition, differences: Mapping[str, Mapping[str, Comparison]]) -> float:
+    """Of what is open: first what no n settles, then what needs the most; all else in the policy's order."""
+    if condition.outcome != "INCONCLUSIVE" or condition.p is None:
+        return 0.0
+    return (
+        -math.inf if condition.needed is None else -condition.needed / differences[condition.other][condition.metric].n
+    )
+
+
+def _in_all(conditions: Sequence[Condition]) -> list[str]:
+    """Which conditions are proven together, corrected for how many there are."""
+    tested = [condition for condition in conditions if condition.p is not None]
+    if len(tested) < 2:
+        return []
+    names = [
+        f"{condition.metric} against {NAMES[condition.other]}" for condition in tested if condition.outcome == "GO"
+    ]
+    return [f"proven after Holm's correction for {len(tested)} conditions: {', '.join(names) or 'none'}"]
 
 
 def _require_known_metrics(policy: GateSection) -> None:
     if not policy.must_improve:
-        raise RecipeError("gate.must_improve is empty (), so any model would pass; name a metric, for example acc_norm")
-    unknown = sorted({*policy.must_improve, *policy.must_not_drop} - set(METRICS))
+        raise RecipeError("gate.must_improve is empty (), so any model would pass; name a metric, for example right")
+    known = (*WRITTEN_METRICS, *METRICS)
+    unknown = sorted({*policy.must_improve, *policy.must_not_drop} - set(known))
     if unknown:
-        raise RecipeError(f"gate names metrics that do not exist: {unknown!r}; choose from {', '.join(METRICS)}")
+        raise RecipeError(f"gate names metrics that do not exist: {unknown!r}; choose from {', '.join(known)}")
     negative = {metric: margin for metric, margin in policy.must_not_drop.items() if margin < 0}
     if negative:
         raise RecipeError(f"gate.must_not_drop has negative margins {negative!r}; a margin is a size: write 0 or more")
 
 
-def _compare(name: str, candidate: Items, other: Items, **settings: Any) -> dict[str, Comparison]:
-    by_id = {item["id"]: item for item in other}
-    ids = [item["id"] for item in candidate]
-    if not ids:
-        raise ScoringError("the candidate has no scored items (0); score it before the gate")
-    only_candidate, only_other = set(ids) - by_id.keys(), by_id.keys() - set(ids)
-    if only_candidate or only_other or len(by_id) != len(other) or len(set(ids)) != len(ids):
-        example = sorted(map(str, only_candidate | only_other))[:3]
+def _compare(
+    name: str, candidate: Answers, other: Answers, *, confidence: float, bootstrap_samples: int, seed: int
+) -> dict[str, Comparison]:
+    if not candidate.items and not candidate.lines:
+        raise ScoringError("the candidate has no scored items and no written steps (0); score it before the gate")
+    found: dict[str, Comparison] = {}
+    settings: dict[str, Any] = {"confidence": confidence, "bootstrap_samples": bootstrap_samples, "seed": seed}
+    if lines := _in_order(name, "steps", candidate.lines, other.lines):
+        for metric, gap in paired_written(candidate.lines, lines, **settings).items():
+            kept = [
+                ours["conversation"]
+                for ours, theirs in zip(candidate.lines, lines, strict=True)
+                if flag(ours, metric) is not None and flag(theirs, metric) is not None
+            ]
+            found[metric] = _comparison(gap, len(set(kept)), confidence, written=True)
+    if items := _in_order(name, "items", candidate.items, other.items):
+        for metric, gap in paired(candidate.items, items, **settings).items():
+            found[metric] = _comparison(gap, gap.n, confidence, written=False)
+    return found
+
+
+def _comparison(gap: Difference, clusters: int, confidence: float, *, written: bool) -> Comparison:
+    wide = widened(gap, clusters, confidence)
+    return Comparison(
+        value=wide.value, n=wide.n, low=wide.low, high=wide.high, mcnemar_p=wide.mcnemar_p,
+        conversations=clusters if written else None,
+    )  # fmt: skip
+
+
+def _in_order(name: str, what: str, ours: Lines, theirs: Lines) -> list[Mapping[str, Any]]:
+    """The other model's lines in the order of the candidate's."""
+    by_id = {line["id"]: line for line in theirs}
+    ids = [line["id"] for line in ours]
+    only_ours, only_theirs = set(ids) - by_id.keys(), by_id.keys() - set(ids)
+    if only_ours or only_theirs or len(by_id) != len(theirs) or len(set(ids)) != len(ids):
+        example = sorted(map(str, only_ours | only_theirs))[:3]
         raise ScoringError(
-            f"candidate and {name} were not scored on the same items: {len(only_candidate)} only in the candidate's, "
-            f"{len(only_other)} only in the {name}'s, {len(ids)} and {len(other)} rows, e.g. {example!r}; "
+            f"candidate and {name} were not scored on the same {what}: {len(only_ours)} only in the candidate's, "
+            f"{len(only_theirs)} only in the {name}'s, {len(ids)} and {len(theirs)} rows, e.g. {example!r}; "
             "score both on the same evaluation set, each item once"
         )
-    found = paired(list(candidate), [by_id[key] for key in ids], **settings)
-    return {
-        metric: Comparison(value=gap.value, n=gap.n, low=gap.low, high=gap.high, mcnemar_p=gap.mcnemar_p)
-        for metric, gap in found.items()
-    }
-
-
-def _must_improve(metric: str, gap: Comparison | None) -> tuple[Outcome, str]:
-    if gap is None or gap.n == 0:
-        return "INCONCLUSIVE", f"{metric} must improve on the baseline, but no item of this evaluation set measures it"
-    _, low, high = gap.improvement(metric)
-    if low > 0:
-        return "GO", f"{metric} improves on the baseline by {_numbers(metric, gap)}, the whole interval is above 0"
-    if high < 0:
-        return "NO-GO", f"{metric} is worse than the baseline by {_numbers(metric, gap)}, the whole interval is below 0"
-    return "INCONCLUSIVE", f"{metric} must improve on the baseline, but its difference {_numbers(metric, gap)} covers 0"
-
-
-def _must_not_drop(metric: str, margin: float, gap: Comparison | None) -> tuple[Outcome, str]:
-    if gap is None or gap.n == 0:
-        return "INCONCLUSIVE", f"{metric} must not drop, but no item of this evaluation set measures it"
-    if gap.improvement(metric)[2] < -margin:
-        what = f"{metric} drops from the baseline by {_numbers(metric, gap)}"
-        return "NO-GO", f"{what}, the whole interval is below {_limit(margin)}"
-    what = f"{metric} holds: its difference to the baseline {_numbers(metric, gap)}"
-    return "GO", f"{what} is not wholly below {_limit(margin)}"
-
-
-def _not_below_champion(metric: str, gap: Comparison | None) -> tuple[Outcome, str]:
-    if gap is None or gap.n == 0:
-        return (
-            "INCONCLUSIVE",
-            f"{metric} must hold against the champion, but no item of this evaluation set measures it",
-        )
-    if gap.improvement(metric)[2] < 0:
-        return "NO-GO", f"{metric} is worse than the champion by {_numbers(metric, gap)}, the whole interval is below 0"
-    return "GO", f"{metric} is not significantly worse than the champion: difference {_numbers(metric, gap)}"
-
-
-def _limit(margin: float) -> str:
-    return "0" if margin == 0 else f"-{margin:g}"
-
-
-def _numbers(metric: str, gap: Comparison) -> str:
-    value, low, high = gap.improvement(metric)
-    turned = ", counted as lower is better" if metric in LOWER_IS_BETTER else ""
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}] (n={gap.n}{turned})"
+    return [by_id[key] for key in ids]

@@ -118,7 +118,9 @@ def paired(
         for name, value in values.items():
             low, high = percentiles(np.concatenate([draw[name] for draw in draws]), confidence)
             n = denominators.get(name, len(first))
-            found[name] = Difference(value.item(), n, low, high, _mcnemar_of(name, golds, tools, ours, theirs))
+            won, lost = _discordant(name, golds, tools, ours, theirs)
+            p = None if name.startswith("macro_f1") else mcnemar(won, lost)
+            found[name] = Difference(value.item(), n, low, high, p, None, won, lost)
     return {name: found[name] for name in METRICS if name in found}
 
 
@@ -169,18 +171,17 @@ def _denominators(counts: Counts, rule: str) -> dict[str, int]:
     return {"acc_norm": total, "tool_hallucination": toolless, **recalls}
 
 
-def _mcnemar_of(
+def _discordant(
     name: str, golds: NDArray[np.int64], tools: NDArray[np.int64], ours: NDArray[np.int64], theirs: NDArray[np.int64]
-) -> float | None:
-    if name.startswith("macro_f1"):
-        return None
+) -> tuple[int, int]:
+    """Items that count for the first model only, and for the second only; of an F1 those that are answered rightly."""
     if name.startswith("tool_hallucination"):
         among, right, other = tools == 0, ours == TOOL_CALL, theirs == TOOL_CALL
     else:
         among, right, other = np.ones_like(golds, dtype=bool), ours == golds, theirs == golds
     if name.startswith("recall_"):
         among = golds == BEHAVIOURS.index(name.removeprefix("recall_"))
-    return mcnemar(int((among & right & ~other).sum()), int((among & ~right & other).sum()))
+    return int((among & right & ~other).sum()), int((among & ~right & other).sum())
 
 
 def _occurring(counts: Counts) -> list[int]:
