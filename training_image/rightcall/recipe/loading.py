@@ -144,8 +144,18 @@ def _apply(draft: Draft, override: str) -> None:
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Make local sources absolute; everything with a scheme, and everything that is no text, stays for the checks."""
     data = values.get("data")
-    rows = [data.get(name) for name in ("sft", "preference", "evaluation")] if isinstance(data, dict) else []
-    sources = [(source, "uri") for listed in rows if isinstance(listed, list) for source in listed]
+    rows = (
+        [data.get(name) for name in ("conversations", "sft", "preference", "evaluation")]
+        if isinstance(data, dict)
+        else []
+    )
+    sources = [
+        (source, key)
+        for listed in rows
+        if isinstance(listed, list)
+        for source in listed
+        for key in ("uri", "tools", "system")
+    ]
     for section, key in [*sources, (values.get("model"), "source")]:
         uri = section.get(key) if isinstance(section, dict) else None
         if isinstance(uri, str) and uri.strip() and ":" not in uri:

@@ -84,7 +84,7 @@ def _stages(data: DataSection, sft: SftSection, dpo: DpoSection) -> Iterator[Pro
             "'sft', but sft.max_steps is 0: there is no SFT model; set dpo.start_from to base",
         )
     for stage, rows, section in (("sft", "sft", sft), ("dpo", "preference", dpo)):
-        if section.max_steps != 0 and not getattr(data, rows):
+        if section.max_steps != 0 and not getattr(data, rows) and not (stage == "sft" and data.conversations):
             yield Problem(
                 (f"data.{rows}", f"{stage}.max_steps"),
                 f"no source, but {stage} would train: name one, or set {stage}.max_steps to 0",
