@@ -114,8 +114,10 @@ def _require_all_sides(files: dict[str, list[tuple[FileSeen, str]]]) -> None:
 
 
 def _model(asked: str | None, out: Path) -> tuple[str, str | None]:
-    """Raises:
-    RecipeError: it is not pinned.
+    """Source and sha256, relative to the recipe.
+
+    Raises:
+        RecipeError: it is not pinned.
     """
     if asked is None or asked == DEFAULT_MODEL:
         return DEFAULT_MODEL, DEFAULT_SHA256

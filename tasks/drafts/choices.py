@@ -103,14 +103,22 @@ def _split(facts: Conversations) -> Iterator[Choice]:
         count = facts.groups.get(facts.group_by)
         of = f"{count:,} different values in {facts.looked_at:,} conversations" if count else "given with --group-by"
         yield Choice("data.group_by", facts.group_by, of)
-    share = min(MOST_SHARE, max(LEAST_SHARE, math.ceil(20 * JUDGED_STEPS * 1.2 / _all_steps(facts)) / 20))
-    yield Choice(
-        "data.evaluation_share", share, f"about {share * _all_steps(facts):,.0f} of {_all_steps(facts):,.0f} steps"
-    )
-    if share * _all_steps(facts) > JUDGED_STEPS:
+    held_out, steps = held_out_steps(facts), _all_steps(facts)
+    yield Choice("data.evaluation_share", _share(facts), f"about {held_out:,.0f} of {steps:,.0f} steps")
+    if held_out > JUDGED_STEPS:
         yield Choice(
             "data.step_rows", JUDGED_STEPS, "enough for an interval of about ±.055; more takes longer to score"
         )
+
+
+def held_out_steps(facts: Conversations) -> float:
+    """As many as the groups are alike."""
+    return _share(facts) * _all_steps(facts)
+
+
+def _share(facts: Conversations) -> float:
+    """In steps of .05: a little more than JUDGED_STEPS, because groups are held out whole."""
+    return min(MOST_SHARE, max(LEAST_SHARE, math.ceil(20 * 1.2 * JUDGED_STEPS / _all_steps(facts)) / 20))
 
 
 def _lengths_and_steps(given: Given, facts: Conversations) -> Iterator[Choice]:
@@ -128,7 +136,7 @@ def _lengths_and_steps(given: Given, facts: Conversations) -> Iterator[Choice]:
     cut = max_length < wanted
     reason = f"{1 - fits:.0%} are longer than the model's window" if cut else f"{fits:.0%} fit, so that little is lost"
     yield Choice("data.too_long", "cut_front" if cut else "quarantine", reason)
-    rows = _training_rows(given, facts)
+    rows = _training_rows(facts)
     tokens = min(facts.mean_tokens, max_length)
     batch = max(1, min(8, round(TOKENS_A_STEP / tokens)))
     if given.on_a_laptop:
@@ -208,10 +216,8 @@ def _judged(given: Given) -> Iterator[Choice]:
     yield Choice("register.name", given.name, "models:/<this>@champion is what your agent loads")
 
 
-def _training_rows(given: Given, facts: Conversations) -> float:
-    records = sum(seen.records for seen, _ in given.files["conversations"])
-    share = next(choice.value for choice in _split(facts) if choice.field == "data.evaluation_share")
-    return records * (1 - share)
+def _training_rows(facts: Conversations) -> float:
+    return facts.records * (1 - _share(facts))
 
 
 def _all_steps(facts: Conversations) -> float:

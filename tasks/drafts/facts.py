@@ -59,9 +59,11 @@ def facts_of(
     seen: FileSeen, *, tools: list[dict[str, Any]] | None, system: str | None, group_by: str | None,
     template: ChatTemplate | None,
 ) -> Conversations:  # fmt: skip
-    """Raises:
-    DataError: calls are made and no tools are named anywhere.
-    RecipeError: ``group_by`` is not a field of the records.
+    """Of a file of conversations; records in which nobody answers are left aside.
+
+    Raises:
+        DataError: calls are made and no tools are named anywhere.
+        RecipeError: ``group_by`` is not a field of the records.
     """
     sample = [record for record in seen.sample if answers(record)]
     own_tools = tools is None and any(record.get("tools") for record in sample)

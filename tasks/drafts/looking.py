@@ -43,9 +43,11 @@ class FileSeen:
 
 
 def look_at(path: Path) -> FileSeen:
-    """Raises:
-    SourceError: it is not there.
-    DataError: it is empty, one JSON array, or no kind of rows that a recipe takes.
+    """Reads the file to its end, and keeps the first records.
+
+    Raises:
+        SourceError: it is not there.
+        DataError: it is empty, one JSON array, or no kind of rows that a recipe takes.
     """
     if not path.exists():
         raise SourceError(f"{str(path)!r} does not exist; give a file of JSON lines, one conversation a line")
@@ -128,9 +130,11 @@ def answers(record: Row) -> list[tuple[int, Row]]:
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:
-    """Raises:
-    SourceError: it is not there, or cannot be read.
-    DataError: it is no list of tools.
+    """The tools of a file, as every part of the program takes them.
+
+    Raises:
+        SourceError: it is not there, or cannot be read.
+        DataError: it is no list of tools.
     """
     try:
         tools = json.loads(_text(path))
@@ -148,9 +152,11 @@ def read_tools(path: Path) -> list[dict[str, Any]]:
 
 
 def read_system(path: Path) -> str:
-    """Raises:
-    SourceError: it is not there, or cannot be read.
-    DataError: it is empty.
+    """The policy's text.
+
+    Raises:
+        SourceError: it is not there, or cannot be read.
+        DataError: it is empty.
     """
     if not (text := _text(path).strip()):
         raise DataError(f"{str(path)!r} is empty; give the text of the policy, or leave --system out")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rightcall.recipe.schema import Recipe
-from tasks.drafts.choices import Choice, Given
+from tasks.drafts.choices import JUDGED_STEPS, Choice, Given, held_out_steps
 from tasks.drafts.facts import Conversations
 
 WIDTH = 118
@@ -24,7 +24,7 @@ def recipe_text(choices: Iterable[Choice], header: Iterable[str]) -> str:
     for choice in choices:
         section, dot, _ = choice.field.partition(".")
         sections.setdefault(section if dot else "", []).append(choice)
-    lines = [f"# {line}".rstrip() for line in header]
+    lines = [*(f"# {line}" for line in header), ""]
     for section, chosen in sections.items():
         if section:
             lines += ["", *_comment(_field(section).description, ""), f"{section}:"]
@@ -59,8 +59,10 @@ def _scalar(value: Any) -> str:
 
 
 def _field(dotted: str) -> FieldInfo:
-    """Raises:
-    KeyError: the schema has no such field.
+    """The field in the schema.
+
+    Raises:
+        KeyError: the schema has no such field.
     """
     model: type[BaseModel] = Recipe
     for name in dotted.split("."):
@@ -130,6 +132,12 @@ def _warnings(given: Given, facts: Conversations) -> list[str]:
         found.append(
             f"policy and tools alone take {facts.shared:,} of the window's {window:,} tokens; shorten them, or take a "
             "model with a longer window"
+        )
+    held_out = held_out_steps(facts)
+    if held_out < JUDGED_STEPS / 2:
+        found.append(
+            f"about {held_out:,.0f} turns can be held out, and {JUDGED_STEPS} make a verdict likely: a first look is possible, "
+            "a GO is not"
         )
     if facts.behaviours.get("tool_call", 0) == 0:
         found.append("no turn calls a tool: is the log complete, with tool_calls?")
