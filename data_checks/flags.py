@@ -29,15 +29,54 @@ _FEW_WORDS = 4  # a shorter turn ("yes please") is an answer within the conversa
 
 def flag_rows(rows: Sequence[Row], kind: RowKind, template: ChatTemplate, max_length: int) -> pl.DataFrame:
     """All flags that one row answers alone, ``n_tokens`` and ``n_prompt_tokens`` (0 where the template refuses)."""
-    return {"sft": sft_flags, "preference": preference_flags, "choice": choice_flags}[kind](rows, template, max_length)
+    return {"sft": sft_flags, "preference": preference_flags, "choice": choice_flags, "step": step_flags}[kind](
+        rows, template, max_length
+    )
+
+
+def conversation_flags(rows: Sequence[Row], template: ChatTemplate, limits: dict[str, int | None]) -> pl.DataFrame:
+    """Of conversations as they were logged; ``limits``: side → tokens, None = its rows are measured one by one.
+
+    On the training side the whole conversation counts, on the evaluation side what stands before its last turn.
+    """
+    messages, tools = _column(rows, "messages"), _column(rows, "tools")
+    sides = _column(rows, "side")
+    tokens = [
+        _tokens(template, said if side == "train" else said[:-1], offered, generate=side != "train")
+        for said, offered, side in zip(messages, tools, sides, strict=True)
+    ]
+    return _frame(
+        **_call_flags(messages, tools),
+        renders=(count > 0 for count in tokens),
+        within_length=(
+            (limit := limits[side]) is None or count <= limit for count, side in zip(tokens, sides, strict=True)
+        ),
+        n_tokens=tokens,
+        n_prompt_tokens=tokens,
+    )
+
+
+def step_flags(rows: Sequence[Row], template: ChatTemplate, max_length: int) -> pl.DataFrame:
+    """max_length: tokens that a prompt may have."""
+    lengths = [_turn_length(template, row) for row in rows]
+    tokens = [each.n_prompt_tokens if each else 0 for each in lengths]
+    return _frame(
+        behaviour_true=map(behaviour_is_true, _column(rows, "behaviour"), (row["messages"][-1] for row in rows)),
+        renders=(each is not None for each in lengths),
+        within_length=(count <= max_length for count in tokens),
+        n_tokens=tokens,
+        n_prompt_tokens=tokens,
+    )
 
 
 def sft_flags(rows: Sequence[Row], template: ChatTemplate, max_length: int) -> pl.DataFrame:
     messages, tools = _column(rows, "messages"), _column(rows, "tools")
-    lengths = [_length(encoded, template) for encoded in _encode_all(template, list(zip(messages, tools, strict=True)))]
+    lengths = _lengths(rows, template)
     return _frame(
         not_live=_not_live(rows),
-        roles_alternate=map(roles_alternate, messages),
+        roles_alternate=(
+            roles_alternate(without_greeting(row) if row.get("trained") else row["messages"]) for row in rows
+        ),
         behaviour_true=map(behaviour_is_true, _column(rows, "behaviour"), (each[-1] for each in messages)),
         **_call_flags(messages, tools),
         **_length_flags(lengths, min(max_length, template.max_length)),
@@ -89,6 +128,12 @@ def roles_alternate(messages: Messages) -> bool:
             return False
         previous = "assistant:call" if role == "assistant" and message.get("tool_calls") else role
     return previous.startswith("assistant")
+
+
+def without_greeting(row: Row) -> Messages:
+    """A logged conversation may begin with the assistant's greeting; nobody has asked anything yet."""
+    asked = next(index for index, message in enumerate(row["messages"]) if message["role"] == "user")
+    return list(row["messages"][asked:])
 
 
 def behaviour_is_true(behaviour: str, answer: Json) -> bool:
@@ -168,6 +213,24 @@ class _Length(NamedTuple):
     learns: bool
 
 
+def _lengths(rows: Sequence[Row], template: ChatTemplate) -> list[_Length | None]:
+    """Of SFT rows; where only the last turn is trained, only that one is looked for in the rendered text."""
+    several = [row for row in rows if len(row.get("trained") or ()) != 1]
+    pairs = [(row["messages"], row["tools"]) for row in several]
+    encoded = iter([_length(each, template) for each in _encode_all(template, pairs)])
+    return [_turn_length(template, row) if len(row.get("trained") or ()) == 1 else next(encoded) for row in rows]
+
+
+def _turn_length(template: ChatTemplate, row: Row) -> _Length | None:
+    """Of a row whose last message alone is looked at."""
+    messages, tools = row["messages"], row["tools"]
+    try:
+        prompt, answer = template.encode_pair(messages[:-1], tools, messages[-1])
+        return _Length(template.count_tokens([(messages, tools)])[0], len(prompt), answer[-1] in template.eos_ids)
+    except DataError:
+        return None
+
+
 def _length(encoded: Encoded | None, template: ChatTemplate) -> _Length | None:
     if encoded is None:
         return None
@@ -211,8 +274,13 @@ def _encode_one(template: ChatTemplate, messages: Messages, tools: list[Json]) -
 
 
 def _prompt_tokens(template: ChatTemplate, question: str, tools: list[Json]) -> int:
+    return _tokens(template, [{"role": "user", "content": question}], tools, generate=True)
+
+
+def _tokens(template: ChatTemplate, messages: Messages, tools: list[Json], *, generate: bool) -> int:
+    """0 = the template refuses them."""
     try:
-        return len(template.encode_prompt([{"role": "user", "content": question}], tools))
+        return len(template.tokenize(template.render(messages, tools, add_generation_prompt=generate)))
     except DataError:
         return 0
 

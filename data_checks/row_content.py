@@ -13,6 +13,7 @@ from rightcall.rows.vocabulary import Row, RowKind
 # fields that are not content, or that repeat another field
 IDENTITY = ("id", "uuid", "source_id", "source", "group", "raw_tools")
 NO_TOOLS = "no tools"
+SEVERAL = "several turns"
 
 
 def content_key(record: Row) -> int:
@@ -25,7 +26,25 @@ def content_key(record: Row) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
+def conversation_key(row: Row) -> int:
+    """Of what was said and offered; neither ids of calls nor the group count, and each side has copies of its own."""
+    messages = [{**m, "tool_calls": [c["function"] for c in m.get("tool_calls") or ()]} for m in row["messages"]]
+    said = [{name: value for name, value in message.items() if name != "tool_call_id"} for message in messages]
+    return content_key({"messages": said, "tools": row["tools"], "side": row["side"]})
+
+
+def taught_behaviours(row: Row, kind: RowKind) -> list[str]:
+    """Behaviours of the turns that a row trains or judges."""
+    if row.get("trained"):
+        return [behaviour for _, behaviour in row["trained"]]
+    return [row["correct_answer"] if kind == "choice" else row["behaviour"]]
+
+
 def class_of(row: Row, kind: RowKind) -> tuple[str, ...]:
+    if len(row.get("trained") or ()) > 1:
+        return (SEVERAL,)
+    if kind == "conversation":
+        return (row["trained"][0][1],)
     if kind == "choice":
         return (row["correct_answer"], "tools" if row["tools"] else NO_TOOLS)
     return (row["behaviour"], row["rejected_kind"]) if kind == "preference" else (row["behaviour"],)
@@ -72,7 +91,7 @@ def last_exchange(row: Row, kind: RowKind) -> str:
 
 def _turns(row: Row, kind: RowKind) -> tuple[list[Row], list[Row]]:
     """The messages before the answer, and the answers (of a pair: both)."""
-    if kind == "sft":
+    if kind in ("sft", "step", "conversation"):
         return row["messages"][:-1], row["messages"][-1:]
     return row["prompt"], [row["chosen"], row["rejected"]]
 

@@ -13,7 +13,10 @@ from rightcall.rows.vocabulary import RowKind
 
 Severity = Literal["critical", "warning"]
 TRAINING: tuple[RowKind, ...] = ("sft", "preference")
-ALL: tuple[RowKind, ...] = ("sft", "preference", "choice")
+CALLING: tuple[RowKind, ...] = (*TRAINING, "conversation")
+LABELLED: tuple[RowKind, ...] = (*TRAINING, "step")
+READ: tuple[RowKind, ...] = ("sft", "preference", "choice", "conversation")
+ALL: tuple[RowKind, ...] = (*READ, "step")
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,13 @@ class Rule:
 
 
 RULES = (
-    Rule("parseable", "unparseable", "critical", ALL, "Can the line be read, and brought into the canonical form?"),
+    Rule("parseable", "unparseable", "critical", READ, "Can the line be read, and brought into the canonical form?"),
     Rule(
         "id_unique",
         "id_repeated",
         "critical",
-        ("choice",),
-        "Is the id not that of another item? Models are compared by id.",
+        ("choice", "conversation"),
+        "Is the id not that of another item or conversation? Models are compared by id.",
     ),
     Rule(
         "not_live",
@@ -52,22 +55,22 @@ RULES = (
         "behaviour_true",
         "behaviour_contradicts_answer",
         "critical",
-        TRAINING,
+        LABELLED,
         "Is there a call exactly where the label says so?",
     ),
-    Rule("call_offered", "tool_not_offered", "critical", TRAINING, "Does every call name a tool that is offered?"),
+    Rule("call_offered", "tool_not_offered", "critical", CALLING, "Does every call name a tool that is offered?"),
     Rule(
         "required_present",
         "required_argument_missing",
         "critical",
-        TRAINING,
+        CALLING,
         "Does every call give the required arguments?",
     ),
     Rule(
         "arguments_valid",
         "arguments_break_schema",
         "critical",
-        TRAINING,
+        CALLING,
         "Do all arguments satisfy the tool's JSON Schema?",
     ),
     Rule("sides_differ", "chosen_equals_rejected", "critical", ("preference",), "Do the two answers differ?"),
@@ -101,23 +104,23 @@ RULES = (
         "too_long",
         "critical",
         ALL,
-        "Does it fit max_length (an item: the window), in tokens of the base model?",
+        "Does it fit max_length (an item or a step: the window), in tokens of the base model?",
     ),
     Rule(
         "not_leaked",
         "leaks_evaluation",
         "critical",
-        TRAINING,
-        "Is its question none of the evaluation's, nor nearly one?",
+        CALLING,
+        "Is its question none of the evaluation's, nor nearly one? Of a conversation: its group, or all that was said?",
     ),
     Rule(
-        "not_duplicate", "exact_duplicate", "warning", ALL, "Is it the first row with this content? Ids do not count."
+        "not_duplicate", "exact_duplicate", "warning", READ, "Is it the first row with this content? Ids do not count."
     ),
     Rule(
         "not_near_duplicate",
         "near_duplicate",
         "warning",
-        ALL,
+        ("sft", "preference", "choice"),
         "Is it unlike every earlier row of its class with the same calls, in its turns or its answer?",
     ),
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+LOOK_AHEAD = 64  # rows that one choice is made of
 
 
 def shares(available: dict[str, int], wanted: int) -> dict[str, int]:
@@ -28,6 +32,38 @@ def shares(available: dict[str, int], wanted: int) -> dict[str, int]:
 def balanced_sample(classes: Sequence[tuple[str, ...]], wanted: int, seed: int) -> list[int]:
     """Sorted indexes of the sample; ``classes`` from outer to inner, as in (behaviour, rejected_kind)."""
     return sorted(_sample(list(range(len(classes))), classes, 0, wanted, np.random.default_rng(seed)))
+
+
+def whole_groups(groups: Sequence[str], wanted: int, seed: int) -> list[int]:
+    """Sorted indexes of the rows of whole groups, in an order that depends on their names, until there are enough."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(groups):
+        members[name].append(row)
+    chosen: list[int] = []
+    for name in sorted(members, key=lambda name: hashlib.blake2b(f"{seed}\0{name}".encode()).digest()):
+        if len(chosen) >= wanted:
+            break
+        chosen += members[name]
+    return sorted(chosen)
+
+
+def balanced_whole_rows(taught: NDArray[np.int64], wanted: int, seed: int) -> list[int]:
+    """Sorted indexes of ``wanted`` rows whose turns, taken together, are as balanced as whole rows allow.
+
+    taught: (rows, behaviours) numbers of turns. Of the next rows of a drawn order the one is taken that makes the
+    behaviours' shares most even.
+    """
+    waiting = list(np.random.default_rng(seed).permutation(len(taught)))
+    total = np.zeros(taught.shape[1])
+    chosen: list[int] = []
+    while waiting and len(chosen) < wanted:
+        ahead = waiting[:LOOK_AHEAD]
+        after = total + taught[ahead]
+        share = after / after.sum(axis=1, keepdims=True)
+        best = int((share**2).sum(axis=1).argmin())
+        total = after[best]
+        chosen.append(int(waiting.pop(best)))
+    return sorted(chosen)
 
 
 def _sample(

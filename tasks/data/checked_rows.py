@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,26 +18,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_checks.duplicates import EvaluationIndex, normalise
-from data_checks.flags import flag_rows, questions
-from data_checks.row_content import class_of, last_exchange
-from data_checks.rules import CRITICAL, removes, rules_of, severity_of
+from data_checks.flags import conversation_flags, flag_rows, questions
+from data_checks.row_content import class_of, last_exchange, taught_behaviours
+from data_checks.rules import CRITICAL, removes, rules_of
 from data_checks.suites import ACCEPTABLE
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.recipe.sections import DataSection
 from rightcall.rows.snapshots import COLUMNS, RAW_TOOLS, from_columns, raw_tools_column, to_columns
-from rightcall.rows.vocabulary import Row, RowKind
+from rightcall.rows.vocabulary import BEHAVIOURS, Row, RowKind
 from tasks.data.near_duplicates import NearDuplicates
+from tasks.data.tally import Place, Tally
 
 CHUNK_ROWS = 4000
-EXAMPLE_CHARACTERS = 160
+SHOWN_CHARACTERS = 160
 NO_GROUP = ("", "none")
-
-
-class Place(NamedTuple):
-    source: str
-    line: int
-    size_bytes: int
+GROUPED = ("choice", "sft")  # kinds whose file has the group as a further column
+SAMPLED_BY_LENGTH = ("sft", "preference", "choice")
 
 
 class Pending(NamedTuple):
@@ -49,32 +44,30 @@ class Pending(NamedTuple):
     group: str
 
 
-@dataclass
-class Tally:
-    """What checks.json says of one kind."""
-
-    read: int = 0
-    quarantined: int = 0
-    critical: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
+class Limit(NamedTuple):
+    tokens: int
+    name: str  # of what sets it
 
 
 class CheckedRows:
     def __init__(
-        self, kind: RowKind, *, template: ChatTemplate, max_length: int, settings: DataSection,
+        self, kind: RowKind, *, template: ChatTemplate, limits: Mapping[str, Limit | None], settings: DataSection,
         evaluation: EvaluationIndex | None, scratch: Path, quarantine: IO[bytes],
     ) -> None:  # fmt: skip
+        """limits: the row's "side" ("" where it has none) → tokens it may have; None = they are not counted here."""
         self.kind = kind
         self.tally = Tally()
-        self._template, self._max_length = template, max_length
+        self._template, self._limits = template, limits
         self._max_prompt_tokens = settings.max_prompt_tokens
         self._evaluation, self._quarantine = evaluation, quarantine
         self._path = scratch / f"{kind}.candidates.parquet"
-        names = (*COLUMNS[kind], RAW_TOOLS, "group") if kind == "choice" else COLUMNS[kind]
+        further = [RAW_TOOLS] * (kind == "choice") + ["group"] * (kind in GROUPED)
+        names = (*COLUMNS[kind], *further)
         self._schema = pa.schema([*((name, pa.string()) for name in names), ("n_tokens", pa.int32())])
         self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
-        self._alike = NearDuplicates(kind, settings.near_duplicate_threshold, scratch / f"{kind}.signatures")
+        comparing = any(rule.reason == "near_duplicate" for rule in rules_of(kind))
+        threshold = settings.near_duplicate_threshold if comparing else None
+        self._alike = NearDuplicates(kind, threshold, scratch / f"{kind}.signatures")
         self._pending: list[Pending] = []
         self._repeated: list[tuple[int, str, Place]] = []  # of the pending chunk: key, id, place
         self._first_with: dict[int, int] = {}  # content → number of the distinct row
@@ -90,6 +83,9 @@ class CheckedRows:
         self._groups: list[str] = []
         self._long_prompt: list[bool] = []
         self._places: list[Place] = []
+        self._taught = array("H")  # how many turns of each behaviour: four numbers a candidate
+        self._lengths = array("i")
+        self.sides: list[str] = []
         self._has_raw_tools = False  # an item's tools are text that the canonical form changes
         self.questions: list[str] = []  # of an evaluation: what training rows must not contain
 
@@ -97,7 +93,7 @@ class CheckedRows:
         """Whether a row with this content came before; then it is quarantined as its duplicate."""
         if key not in self._first_with:
             return False
-        self.tally.read += 1
+        self.tally.note_read(place)
         self._repeated.append((key, identifier, place))
         if len(self._repeated) >= CHUNK_ROWS:
             self.flush()
@@ -109,15 +105,16 @@ class CheckedRows:
         self._reasons_of.append(0)
         for key in keys:
             self._first_with[key] = number
-        self.tally.read += 1
-        group = str(record.get("group") or "") if isinstance(record, dict) else ""
+        self.tally.note_read(place)
+        grouped = record if self.kind == "choice" else row
+        group = str(grouped.get("group") or "") if isinstance(grouped, dict) else ""
         self._pending.append(Pending(row, record, place, group))
         if len(self._pending) >= CHUNK_ROWS:
             self.flush()
 
     def refuse(self, problem: DataError, text: str, place: Place) -> None:
         """A line that no row can be made of."""
-        self.tally.read += 1
+        self.tally.note_read(place)
         self._put_aside([problem.reason or "unparseable"], place, {"detail": str(problem)[:500], "text": text})
         self._append_flags(_all_false(1, "parseable"))
 
@@ -128,16 +125,24 @@ class CheckedRows:
             frame = pl.DataFrame(
                 [to_columns(row, self.kind) for row in rows], schema=dict.fromkeys(COLUMNS[self.kind], pl.String)
             )
-            flags = flag_rows(rows, self.kind, self._template, self._max_length)
+            flags = self._flag(rows)
             counts = flags.select("n_tokens", "n_prompt_tokens")
             flags = flags.drop("n_tokens", "n_prompt_tokens").with_columns(**self._flags_among_rows())
-            too_long_for_sample = counts["n_prompt_tokens"] > (self._max_prompt_tokens or 2**31 - 1)
+            longest = self._max_prompt_tokens if self.kind in SAMPLED_BY_LENGTH else None
+            too_long_for_sample = counts["n_prompt_tokens"] > (longest or 2**31 - 1)
             if "within_length" in flags.columns:
                 # such a row is left out of the sample, which is what the recipe asked for: nothing is wrong with it
                 flags = flags.with_columns(within_length=flags["within_length"] | too_long_for_sample)
             self._keep_or_quarantine(flags, frame, counts["n_tokens"], too_long_for_sample.to_list(), first)
             self._pending = []
         self._quarantine_repeated()
+
+    def _flag(self, rows: list[Row]) -> pl.DataFrame:
+        if self.kind == "conversation":
+            limits = {side: limit and limit.tokens for side, limit in self._limits.items()}
+            return conversation_flags(rows, self._template, limits)
+        limit = self._limits[""]
+        return flag_rows(rows, self.kind, self._template, limit.tokens if limit else 2**31 - 1)
 
     def finish(self) -> None:
         """Near duplicates; after this no row may be added."""
@@ -146,10 +151,9 @@ class CheckedRows:
         self._near = self._alike.find()
         self._removed = (self._near >= 0) & removes("near_duplicate", self.kind)
         later = np.flatnonzero(self._near >= 0)
-        if len(later):
-            place, earlier = self._places[later[0]], self._places[self._near[later[0]]]
-            self.tally.reasons["near_duplicate"] = len(later)
-            self.tally.examples["near_duplicate"] = f"{place.source} line {place.line} is nearly line {earlier.line}"
+        for number in later:
+            earlier = self._places[self._near[number]]
+            self.tally.note_reason("near_duplicate", self._places[number], f"is nearly line {earlier.line}")
         self.flags = pl.concat(self._flags) if self._flags else pl.DataFrame()
         if len(later):
             unlike = np.ones(self.flags.height, dtype=bool)
@@ -186,7 +190,52 @@ class CheckedRows:
                 break
             start += batch.num_rows
         row = from_columns(batch.slice(number - start, 1).to_pylist()[0], self.kind)
-        return f"{place.source} line {place.line} {last_exchange(row, self.kind)[:EXAMPLE_CHARACTERS]!r}"
+        return f"{place.source} line {place.line} {last_exchange(row, self.kind)[:SHOWN_CHARACTERS]!r}"
+
+    def behaviours(self, chosen: Sequence[int]) -> dict[str, int]:
+        """Turns that the rows train or judge, by behaviour."""
+        counts = self.taught[list(chosen)].sum(axis=0)
+        return {name: int(count) for name, count in sorted(zip(BEHAVIOURS, counts, strict=True)) if count}
+
+    @property
+    def taught(self) -> np.ndarray:
+        """(candidates, behaviours) numbers of turns."""
+        return np.frombuffer(self._taught, dtype=np.uint16).reshape(-1, len(BEHAVIOURS)).astype(np.int64)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each candidate."""
+        return np.frombuffer(self._lengths, dtype=np.int32)
+
+    def place(self, number: int) -> Place:
+        return self._places[number]
+
+    def group(self, number: int) -> str:
+        return self._groups[number]
+
+    def stored(self) -> Iterator[tuple[int, Row]]:
+        """Every candidate that is not put aside, read back from the scratch file, with its number."""
+        start = 0
+        for batch in pq.ParquetFile(self._path).iter_batches(batch_size=100):
+            for index, columns in enumerate(batch.to_pylist(), start):
+                if not self._removed[index]:
+                    yield index, from_columns(columns, self.kind)
+            start += batch.num_rows
+
+    def put_aside(self, found: Mapping[int, str], reason: str) -> None:
+        """Candidates that something outside of them rules out: number → what is said of it."""
+        if not found:
+            return
+        for number, row in self.stored():
+            if number in found:
+                self._put_aside([reason], self._places[number], {"detail": found[number], "record": row})
+        self._removed[list(found)] = True
+        holds = np.ones(self.flags.height, dtype=bool)
+        holds[np.frombuffer(self._flag_places, dtype=np.int64)[list(found)]] = False
+        flag = next(rule.flag for rule in rules_of(self.kind) if rule.reason == reason)
+        self.flags = self.flags.with_columns(
+            pl.Series(flag, holds) & pl.col(flag), pl.Series(ACCEPTABLE, holds) & pl.col(ACCEPTABLE)
+        )
 
     def classes(self, chosen: Sequence[int]) -> list[tuple[str, ...]]:
         return [self._classes[index] for index in chosen]
@@ -216,14 +265,14 @@ class CheckedRows:
     def _flags_among_rows(self) -> dict[str, pl.Series]:
         """Flags that one row cannot answer alone."""
         flags = {}
-        if self.kind == "choice":
+        if any(rule.flag == "id_unique" for rule in rules_of(self.kind)):
             unique = []
             for each in self._pending:
                 key = hash(each.row["id"])
                 unique.append(key not in self._ids)
                 self._ids.add(key)
             flags["id_unique"] = pl.Series(unique, dtype=pl.Boolean)
-        if self._evaluation is not None:
+        if self._evaluation is not None and self.kind != "step":
             asked = [questions(each.row.get("messages") or each.row["prompt"], normalise) for each in self._pending]
             flags["not_leaked"] = pl.Series([not leak for leak in self._evaluation.leaks(asked)], dtype=pl.Boolean)
         return flags
@@ -241,20 +290,32 @@ class CheckedRows:
             each = self._pending[index]
             for reason in reasons:
                 self._reasons_of[first + index] |= 1 << self._reason_bits.setdefault(reason, len(self._reason_bits))
-            self._put_aside(reasons, each.place, {"record": each.record})
+            self._put_aside(
+                reasons, each.place, {**self._detail(reasons, each.row, n_tokens[index]), "record": each.record}
+            )
         self._flag_places.extend(self._flag_count + index for index in kept)
         self._append_flags(flags)
         rows = [self._pending[index] for index in kept]
-        extra = self._item_columns(rows) if self.kind == "choice" else []
+        extra = self._further_columns(rows)
         table = frame[kept].with_columns(*extra, n_tokens.gather(kept).alias("n_tokens"))
         if table.height:
             self._writer.write_table(table.to_arrow().cast(self._schema))
+        self._lengths.extend(n_tokens.gather(kept).to_list())
         self._remember(rows, [long_prompt[index] for index in kept])
 
-    def _item_columns(self, rows: list[Pending]) -> list[pl.Series]:
+    def _detail(self, reasons: list[str], row: Row, n_tokens: int) -> dict[str, str]:
+        limit = self._limits[row.get("side", "")]
+        if "too_long" not in reasons or limit is None:
+            return {}
+        return {"detail": f"{n_tokens:,} tokens, the limit is {limit.tokens:,} ({limit.name})"}
+
+    def _further_columns(self, rows: list[Pending]) -> list[pl.Series]:
+        groups = pl.Series("group", [each.group for each in rows], dtype=pl.String)
+        if self.kind != "choice":
+            return [groups] if self.kind in GROUPED else []
         texts = pl.Series(RAW_TOOLS, [raw_tools_column(each.row) for each in rows], dtype=pl.String)
         self._has_raw_tools = self._has_raw_tools or texts.null_count() < len(texts)
-        return [texts, pl.Series("group", [each.group for each in rows], dtype=pl.String)]
+        return [texts, groups]
 
     def _remember(self, rows: list[Pending], long_prompt: list[bool]) -> None:
         if not rows:
@@ -262,11 +323,23 @@ class CheckedRows:
         classes = [class_of(each.row, self.kind) for each in rows]
         self._alike.add([each.row for each in rows], classes)
         self._classes += classes
-        self._groups += [each.group if each.group not in NO_GROUP else "" for each in rows]
+        self._groups += [self._group_of(each) for each in rows]
+        for each in rows:
+            taught = taught_behaviours(each.row, self.kind)
+            self._taught.extend(taught.count(name) for name in BEHAVIOURS)
+        self.sides += [str(each.row.get("side", "")) for each in rows]
         self._long_prompt += long_prompt
         self._places += [each.place for each in rows]
         if self.kind == "choice":
             self.questions += [each.row["question"] for each in rows]
+
+    def _group_of(self, each: Pending) -> str:
+        """Rows that are sampled together; of a conversation what it is split by."""
+        if self.kind == "step":
+            return str(each.row["conversation"])
+        return (
+            each.group if self.kind == "conversation" or (self.kind == "choice" and each.group not in NO_GROUP) else ""
+        )
 
     def _quarantine_repeated(self) -> None:
         names = {bit: reason for reason, bit in self._reason_bits.items()}
@@ -289,15 +362,12 @@ class CheckedRows:
     def _put_aside(self, reasons: list[str], place: Place, content: dict[str, Any], *, counted: bool = False) -> None:
         entry = {"kind": self.kind, **place._asdict(), "reasons": reasons, **content}
         self._quarantine.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", errors="backslashreplace") + b"\n")
-        self.tally.quarantined += 1
-        self.tally.critical += any(severity_of(reason) == "critical" for reason in reasons)
+        self.tally.note_put_aside(reasons)
         if counted:
             return
+        shown = "" if all(reason in self.tally.examples for reason in reasons) else _shown(content)
         for reason in reasons:
-            self.tally.reasons[reason] += 1
-            if reason not in self.tally.examples:
-                detail = str(content.get("detail") or json.dumps(content.get("record", content), ensure_ascii=False))
-                self.tally.examples[reason] = f"{place.source} line {place.line}: {detail}"[:EXAMPLE_CHARACTERS]
+            self.tally.note_reason(reason, place, shown)
 
     def _append_flags(self, flags: pl.DataFrame) -> None:
         """All columns in the order of the rules; what was not asked holds."""
@@ -310,6 +380,10 @@ class CheckedRows:
             full = full.with_columns(pl.all_horizontal(critical).alias(ACCEPTABLE))
         self._flags.append(full.select(ACCEPTABLE, *(rule.flag for rule in rules)))
         self._flag_count += flags.height
+
+
+def _shown(content: Mapping[str, Any]) -> str:
+    return str(content.get("detail") or json.dumps(content.get("record", content), ensure_ascii=False))
 
 
 def _all_false(count: int, *names: str) -> pl.DataFrame:

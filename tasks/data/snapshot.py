@@ -1,12 +1,15 @@
 """The stage ``ingest``: pinned sources become a checked, frozen snapshot; what is wrong goes to the quarantine.
 
-The evaluation is read first, because no training row may ask what it asks.
+The evaluation is read first, because no training row may ask what it asks; then the conversations, because which of
+them are held out depends on all of them.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -14,8 +17,8 @@ from typing import IO, Any
 import orjson
 
 from data_checks.duplicates import EvaluationIndex
-from data_checks.row_content import NO_TOOLS, content_key
-from data_checks.sampling import balanced_sample, grouped_sample
+from data_checks.row_content import NO_TOOLS, SEVERAL, content_key
+from data_checks.sampling import balanced_sample, balanced_whole_rows, grouped_sample, whole_groups
 from rightcall.bfcl import derive
 from rightcall.chat.model_folder import FILES as CHAT_FILES
 from rightcall.chat.template import ChatTemplate
@@ -26,9 +29,12 @@ from rightcall.rows.canonical import to_canonical
 from rightcall.rows.lines import parse_line, refuse_deep
 from rightcall.rows.vocabulary import Row, RowKind
 from tasks.data import sources
-from tasks.data.checked_rows import CheckedRows, Place
+from tasks.data.checked_rows import CheckedRows, Limit
+from tasks.data.conversations import EVALUATION, TRAIN, read_conversations
 from tasks.data.lines import MAX_LINE_BYTES, Line, files_of, read_lines
 from tasks.data.snapshot_checks import report_checks, sources_of, stop_if_unfit
+from tasks.data.split import Split
+from tasks.data.tally import Place
 
 Json = dict[str, Any]
 NO_TOOLS_SHARE = 12  # one item in twelve of a sampled evaluation offers no tool, where there are such items
@@ -38,43 +44,106 @@ CHAT_PARTS = tuple(f"model/{name}" for name in CHAT_FILES)
 
 
 def build_snapshot(recipe: Recipe, template: ChatTemplate, folder: Path, scratch: Path, cache: Path) -> Json:
-    """Fills ``folder`` with the three parquet files, quarantine.jsonl, checks.json, data_docs/; returns the checks.
+    """Fills ``folder`` with a parquet file for each kind of rows, quarantine.jsonl, checks.json, data_docs/; returns the checks.
 
     Raises:
         DataError: the owner of the rows: too many are broken, none is left, or all are of one class.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     checked: dict[RowKind, CheckedRows] = {}
-    index: EvaluationIndex | None = None
     with (folder / "quarantine.jsonl").open("wb") as quarantine:
-        for kind in sources_of(recipe):
-            checked[kind] = _check(
-                kind, recipe, template, index=index, scratch=scratch, cache=cache, quarantine=quarantine
-            )
-            if kind == "choice":
-                index = EvaluationIndex(checked[kind].questions, recipe.data.near_duplicate_threshold)
+        room = _Room(recipe, template, scratch, cache, quarantine)
+        checked["choice"] = _check("choice", room, None)
+        index = EvaluationIndex(checked["choice"].questions, recipe.data.near_duplicate_threshold)
+        split = _split(room) if recipe.data.conversations else None
+        checked["step"] = room.rows("step", None)
+        if split is not None:
+            checked["conversation"] = split.rows
+            _take(split.step_rows(), checked["step"], repeated=True)
+        checked["step"].finish()
+        checked["sft"] = _check("sft", room, index, split.training_rows() if split is not None else ())
+        checked["preference"] = _check("preference", room, index)
         kept = {kind: _sample(rows, recipe, folder) for kind, rows in checked.items()}
-    checks = report_checks(recipe, checked, kept, folder, scratch)
+    if split is None:
+        del checked["step"]
+    checks = report_checks(recipe, checked, kept, split=split, folder=folder, scratch=scratch)
     (folder / "checks.json").write_text(json.dumps(checks, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     stop_if_unfit(recipe, checks)
     return checks
 
 
+@dataclass(frozen=True)
+class _Room:
+    """What every kind of rows is checked with."""
+
+    recipe: Recipe
+    template: ChatTemplate
+    scratch: Path
+    cache: Path
+    quarantine: IO[bytes]
+
+    def rows(self, kind: RowKind, index: EvaluationIndex | None) -> CheckedRows:
+        data = self.recipe.data
+        limits: dict[str, Limit | None] = {}
+        if kind == "conversation":  # one that is cut, or gives a row a turn, is not measured: its rows are
+            whole = data.too_long == "quarantine"
+            limits[TRAIN] = limit_of("sft", self.recipe, self.template) if whole and data.train_on == "all" else None
+            limits[EVALUATION] = limit_of("step", self.recipe, self.template) if whole else None
+        else:
+            limits[""] = limit_of(kind, self.recipe, self.template)
+        return CheckedRows(
+            kind, template=self.template, limits=limits, settings=data, evaluation=index, scratch=self.scratch,
+            quarantine=self.quarantine,
+        )  # fmt: skip
+
+
+def limit_of(kind: RowKind, recipe: Recipe, template: ChatTemplate) -> Limit:
+    """The tokens that a row may have: its stage's max_length, where the model's window does not cap it."""
+    if kind == "step":
+        room = recipe.evaluation.max_new_tokens
+        name = f"the model's window of {template.max_length:,} less {room:,} for an answer, evaluation.max_new_tokens"
+        return Limit(template.max_length - room, name)
+    name, wanted = {
+        "sft": ("sft.max_length", recipe.sft.max_length), "preference": ("dpo.max_length", recipe.dpo.max_length),
+        "choice": ("", WINDOW),
+    }[kind]  # fmt: skip
+    if wanted <= template.max_length:
+        return Limit(wanted, name)
+    return Limit(template.max_length, f"the model's window; {name} is {wanted:,}" if name else "the model's window")
+
+
+def _split(room: _Room) -> Split:
+    rows = room.rows("conversation", None)
+    heard = read_conversations(room.recipe.data, rows, room.cache)
+    rows.finish()
+    limits = {
+        TRAIN: limit_of("sft", room.recipe, room.template), EVALUATION: limit_of("step", room.recipe, room.template)
+    }  # fmt: skip
+    split = Split(rows, room.recipe.data, room.template, limits, heard)
+    split.settle()
+    return split
+
+
 def _check(
-    kind: RowKind, recipe: Recipe, template: ChatTemplate, *,
-    index: EvaluationIndex | None, scratch: Path, cache: Path, quarantine: IO[bytes],
-) -> CheckedRows:  # fmt: skip
-    limit = {"sft": recipe.sft.max_length, "preference": recipe.dpo.max_length, "choice": WINDOW}[kind]
-    rows = CheckedRows(
-        kind, template=template, max_length=limit, settings=recipe.data, evaluation=index, scratch=scratch,
-        quarantine=quarantine,
-    )  # fmt: skip
-    for source in sources_of(recipe)[kind]:
-        path = sources.fetch(source.uri, sha256=source.sha256, cache=cache, file=source.file, hub_type="dataset")
+    kind: RowKind, room: _Room, index: EvaluationIndex | None, made: Iterable[tuple[Row, Place]] = ()
+) -> CheckedRows:
+    """``made``: rows made of conversations, after those of the sources."""
+    rows = room.rows(kind, index)
+    for source in sources_of(room.recipe)[kind]:
+        path = sources.fetch(source.uri, sha256=source.sha256, cache=room.cache, file=source.file, hub_type="dataset")
         read = _read_bfcl if source.adapter == "bfcl" else _read_files
-        read(path, source, rows, recipe.data.seed)
+        read(path, source, rows, room.recipe.data.seed)
+    _take(made, rows)
     rows.finish()
     return rows
+
+
+def _take(made: Iterable[tuple[Row, Place]], rows: CheckedRows, *, repeated: bool = False) -> None:
+    """repeated: steps may be equal, as the first of two conversations are."""
+    for row, place in made:
+        keys = [] if repeated else [content_key(row)]
+        if repeated or not rows.is_repeated(keys[0], row["id"], place):
+            rows.add(row, row, keys, place)
 
 
 def _read_bfcl(path: Path, source: Source, rows: CheckedRows, seed: int) -> None:
@@ -96,9 +165,10 @@ def _derived(folder: Path, seed: int) -> derive.Derived:
 
 
 def _read_files(path: Path, source: Source, rows: CheckedRows, seed: int) -> None:
-    left = source.limit
+    left, short = source.limit, sources.short_name(source.uri, source.file)
     for file in files_of(path):
-        name = sources.short_name(source.uri, source.file) + ("" if path.is_file() else f"/{file.relative_to(path)}")
+        name = short + ("" if path.is_file() else f"/{file.relative_to(path)}")
+        rows.tally.belongs(name, short)
         for line in read_lines(file):
             if left is not None and (left := left - 1) < 0:
                 return
@@ -163,14 +233,22 @@ def _rejecting(rows: CheckedRows, chosen: list[int], kinds: tuple[str, ...]) -> 
 def _sample(rows: CheckedRows, recipe: Recipe, folder: Path) -> list[int]:
     """Chooses the rows and writes them; a limit of None keeps all."""
     data = recipe.data
-    wanted = {"sft": data.sft_rows, "preference": data.preference_rows, "choice": data.evaluation_rows}[rows.kind]
-    candidates = rows.candidates
-    chosen = [int(index) for index in candidates]
+    chosen = [int(index) for index in rows.candidates]
+    if rows.kind == "conversation":
+        return chosen
+    wanted = {
+        "sft": data.sft_rows, "preference": data.preference_rows, "choice": data.evaluation_rows,
+        "step": data.step_rows,
+    }[rows.kind]  # fmt: skip
     if rows.kind == "preference" and data.rejected_kinds is not None and chosen:
         chosen = _rejecting(rows, chosen, data.rejected_kinds)
     if wanted is not None and wanted < len(chosen):
         classes = rows.classes(chosen)
-        if rows.kind == "choice":
+        if rows.kind == "step":
+            picked = whole_groups(rows.groups(chosen), wanted, data.seed)
+        elif rows.kind == "sft" and SEVERAL in {names[0] for names in classes}:
+            picked = balanced_whole_rows(rows.taught[chosen], wanted, data.seed)
+        elif rows.kind == "choice":
             # a call where no tool is offered is a hallucination: without such items it could not be measured
             bare = [
                 index

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_checks.duplicates import normalise
+from data_checks.duplicates import normalise, text_hash
 from data_checks.flags import is_live, questions
 from data_checks.rules import severity_of
 from data_checks.suites import judge
@@ -17,28 +18,32 @@ from rightcall.recipe.sections import Source
 from rightcall.rows.snapshots import iter_snapshot
 from rightcall.rows.vocabulary import BEHAVIOURS, RowKind
 from tasks.data.checked_rows import CheckedRows
+from tasks.data.split import Split, describe_split
 
 Json = dict[str, Any]
 WORST = 10
 MANY_NEAR_DUPLICATES = 0.05  # share of a kind's rows; above it a person should look at them
+TURNS_OF: dict[RowKind, str] = {
+    "choice": "right answers", "step": "turns", "conversation": "assistant turns", "sft": "trained turns",
+    "preference": "chosen answers",
+}  # fmt: skip
 TRAINED: dict[RowKind, str] = {"sft": "messages", "preference": "prompt"}  # the column with what the user asks
 
 
 def report_checks(
-    recipe: Recipe, checked: dict[RowKind, CheckedRows], kept: dict[RowKind, list[int]], folder: Path, scratch: Path
-) -> Json:
+    recipe: Recipe, checked: dict[RowKind, CheckedRows], kept: dict[RowKind, list[int]], *, split: Split | None,
+    folder: Path, scratch: Path,
+) -> Json:  # fmt: skip
     """What checks.json says.
 
     Raises:
         DataError: a row was lost on the way, or one that must not be trained on was written.
     """
+    behaviours = {kind: rows.behaviours(kept[kind]) for kind, rows in checked.items()}
     classes = {
         kind: dict(sorted(Counter("/".join(names) for names in rows.classes(kept[kind])).items()))
         for kind, rows in checked.items()
-    }
-    behaviours = {
-        kind: dict(sorted(Counter(names[0] for names in rows.classes(kept[kind])).items()))
-        for kind, rows in checked.items()
+        if kind in ("choice", "preference")
     }
     return {
         "rows": {kind: _counts(rows, kept[kind]) for kind, rows in checked.items()},
@@ -49,10 +54,11 @@ def report_checks(
             if rows.near_duplicate_count > MANY_NEAR_DUPLICATES * rows.tally.read
         ],
         "classes": behaviours,
-        "classes_in_detail": classes,
+        "classes_in_detail": {**behaviours, **classes},
+        **({"conversations": describe_split(split, kept["conversation"])} if split is not None else {}),
         "gx": judge(
             {kind: rows.flags for kind, rows in checked.items()},
-            behaviours,
+            {kind: counts for kind, counts in behaviours.items() if kind != "conversation"},
             recipe.data.tolerance,
             folder / "data_docs",
             scratch / "gx",
@@ -120,14 +126,38 @@ def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json
             "please report this as a bug"
         )
     found = sum(rows.tally.reasons["leaks_evaluation"] for rows in checked.values())
+    if "step" in checked:
+        _prove_groups_apart(folder)
     return {
-        "checked": sum(rows.tally.read for kind, rows in checked.items() if kind != "choice"),
+        "checked": sum(rows.tally.read for kind, rows in checked.items() if kind in TRAINED),
         "found": found,
         "evaluation_questions": len(asked),
         "proved_rows": proved,
         "remaining": shared,
         "live_rows_in_training": live,
     }
+
+
+def _prove_groups_apart(folder: Path) -> None:
+    """Looks again, at what was written: no group, and nothing that was said, stands on both sides."""
+    groups, said = set(), set()
+    for step in iter_snapshot(folder, "step", ("group", "messages")):
+        groups.add(step["group"])
+        said.add(_said(step["messages"]))
+    rows = iter_snapshot(folder, "sft", ("id", "group", "messages"))
+    shared = [row["id"] for row in rows if row["group"] in groups or _said(row["messages"]) in said]
+    if shared:
+        raise DataError(
+            f"{len(shared)} sft rows, e.g. {shared[0]!r}, are of a group or a conversation of the evaluation; please report "
+            "this as a bug"
+        )
+
+
+def _said(messages: list[dict[str, Any]]) -> int:
+    """Of a whole conversation or step, without ids of calls and the system message."""
+    calls = [[call["function"] for call in message.get("tool_calls") or ()] for message in messages]
+    spoken = [[message["role"], message["content"]] for message in messages if message["role"] != "system"]
+    return text_hash(json.dumps([spoken, calls], sort_keys=True))
 
 
 def _score_rule(folder: Path) -> Json:
@@ -152,10 +182,10 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
         DataError: too many rows are broken, none is left, or all are of one class.
     """
     problems = []
-    for kind, named in sources_of(recipe).items():
+    data = recipe.data
+    trained = data.sft or data.preference or any(each.use != "evaluation" for each in data.conversations)
+    for kind, named in _judged(recipe, checks).items():
         counts, behaviours = checks["rows"][kind], checks["classes"][kind]
-        if not named:
-            continue
         if counts["critical"] > recipe.data.tolerance * counts["in"]:
             share = counts["critical"] / counts["in"]
             problems.append(
@@ -165,10 +195,11 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
         elif not counts["kept"]:
             what = "no row was read" if not counts["in"] else f"none of {counts['in']:,} rows is left"
             problems.append(f"{what} for {kind} from {', '.join(repr(each.uri) for each in named)}")
-        elif len(behaviours) == 1 and (kind != "choice" or recipe.data.sft or recipe.data.preference):
+        elif len(behaviours) == 1 and (kind != "choice" or trained):
+            behaviour, turns = next(iter(behaviours.items()))
             problems.append(
-                f"all {counts['kept']:,} {kind} rows are of one class, {next(iter(behaviours))!r}: "
-                "there is no decision to learn or measure"
+                f"all {turns:,} {TURNS_OF[kind]} of {counts['kept']:,} {kind} rows are {behaviour!r}: there is no "
+                "decision to learn or measure"
             )
     if problems:
         worst = [
@@ -181,6 +212,19 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
         raise DataError("\n".join(["; ".join(problems) + ". Worst reasons:", *(worst or ["  none"]), advice]))
 
 
+def _judged(recipe: Recipe, checks: Json) -> dict[RowKind, tuple[Source, ...]]:
+    """The kinds of which there should be rows, and the sources that give them."""
+    named: dict[RowKind, tuple[Source, ...]] = {**sources_of(recipe)}
+    heard = recipe.data.conversations
+    if checks["rows"].get("conversation", {}).get("kept"):  # else that is what is wrong
+        named["step"] = tuple(each for each in heard if each.use != "train")
+        named["sft"] = (*named["sft"], *(each for each in heard if each.use != "evaluation"))
+    return {kind: several for kind, several in named.items() if several}
+
+
 def sources_of(recipe: Recipe) -> dict[RowKind, tuple[Source, ...]]:
     """The evaluation first."""
-    return {"choice": recipe.data.evaluation, "sft": recipe.data.sft, "preference": recipe.data.preference}
+    data = recipe.data
+    return {
+        "choice": data.evaluation, "conversation": data.conversations, "sft": data.sft, "preference": data.preference
+    }  # fmt: skip

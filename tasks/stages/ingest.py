@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from rightcall.errors import DataError
 from rightcall.recipe.schema import Recipe
-from rightcall.recipe.sections import Source
+from rightcall.recipe.sections import ConversationSource, Source
 from rightcall.toolcalls.template_check import load_template
 from tasks.data import sources
 from tasks.data.snapshot import CHAT_PARTS, Json, build_snapshot
@@ -21,16 +21,23 @@ from tasks.store.manifests import ArtifactRef
 def _slice(recipe: Recipe) -> Json:
     """Contents and pins of the sources, not where they lie; of the training sections only what rows are measured by."""
     named = {kind: [_identity(each) for each in several] for kind, several in sources_of(recipe).items()}
-    settings = recipe.data.model_dump(mode="json", exclude={"sft", "preference", "evaluation"})
+    data = recipe.data
+    settings = data.model_dump(mode="json", exclude={"conversations", "sft", "preference", "evaluation"})
     lengths = {
-        "sft": recipe.sft.max_length if recipe.data.sft else 0,
-        "preference": recipe.dpo.max_length if recipe.data.preference else 0,
+        "sft": recipe.sft.max_length if data.sft or data.conversations else 0,
+        "preference": recipe.dpo.max_length if data.preference else 0,
+        "answer": recipe.evaluation.max_new_tokens if data.conversations else 0,
     }
     return {"sources": named, "data": settings, "max_length": lengths, "chat_template": recipe.model.chat_template}
 
 
 def _identity(source: Source) -> Json:
+    named = {}
+    if isinstance(source, ConversationSource):
+        texts = {"tools": source.tools, "system": source.system}
+        named = {"use": source.use, **{name: uri and sources.digest(uri) for name, uri in texts.items()}}
     return {
+        **named,
         "name": sources.short_name(source.uri, source.file),
         "digest": sources.digest(source.uri, source.sha256, source.file),
         "adapter": source.adapter,
@@ -55,6 +62,13 @@ def _identity(source: Source) -> Json:
         "rightcall.bfcl.derive",
         "rightcall.chat.template",
         "rightcall.rows.canonical",
+        "rightcall.rows.conversation_records",
+        "rightcall.rows.conversations",
+        "rightcall.rows.secrets",
+        "rightcall.toolcalls.words",
+        "tasks.data.conversations",
+        "tasks.data.split",
+        "tasks.data.tally",
         "tasks.data.snapshot_checks",
         "tasks.data.checked_rows",
         "tasks.data.snapshot",
@@ -77,7 +91,11 @@ def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
     return {
         **{f"{kind}_rows": counts["kept"] for kind, counts in checks["rows"].items()},
         "quarantined": sum(counts["quarantined"] for counts in checks["rows"].values()),
-        **{f"{kind}_tokens": _count_tokens(run.folder / f"{kind}.parquet") for kind in checks["rows"]},
+        **{
+            f"{kind}_tokens": _count_tokens(run.folder / f"{kind}.parquet")
+            for kind in checks["rows"]
+            if kind != "conversation"
+        },
     }
 
 

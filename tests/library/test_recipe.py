@@ -218,8 +218,12 @@ def test_a_missing_file_names_those_beside_it(tmp_path: Path) -> None:
         ("dpo.loss_type=[sft, sft]", "names a loss twice"),
         ("dpo.loss_weights=[-1]", "greater than or equal to 0"),
         ("dpo.loss_weights=[0]", "nothing is learnt"),
-        ("data.sft=[]", "name one, or set sft.max_steps to 0"),
-        ("data.evaluation=[]", "at least 1 item"),
+        ("data.sft=[]", "name one (data.conversations or data.sft), or set sft.max_steps to 0"),
+        ("data.evaluation=[]", "nothing to evaluate on: name logged conversations (data.conversations)"),
+        ("data.step_rows=5", "but data.conversations names no source of steps"),
+        ("data.group_by=user_id", "but data.conversations names no source to split"),
+        ("data.conversations=[{uri: log.jsonl, tools: 'ftp:x'}]", "the scheme 'ftp' is not known"),
+        ("data.preference=[]", "let mine.samples make pairs of the model's own answers"),
         ("gate.must_improve=[]", "at least 1 item"),
         ("gate.must_improve=[acc_norn]", "did you mean 'acc_norm'?"),
         ("gate.must_not_drop.acc=-0.1", "greater than or equal to 0"),
@@ -337,3 +341,14 @@ def test_a_misspelt_rejected_kind_is_named_even_among_right_ones() -> None:
     assert "data.rejected_kinds: 'wrong_tol' is no kind of rejected answer; did you mean 'wrong_tool'?" in text
     assert "data.rejected_kinds: 'moon' is no kind of rejected answer; allowed: cannot_answer, direct, hall" in text
     load_recipe(None, ["data.rejected_kinds=[wrong_tool, invented_argument, direct]"])
+
+
+def test_what_nothing_would_read_or_train_on_is_said() -> None:
+    assert "nothing would train on the pairs" in complaint("dpo.max_steps=0", "mine.samples=2")
+    assert "the recipe names no rows at all" in complaint("data.sft=[]", "data.preference=[]", "data.evaluation=[]")
+    sides = "data.conversations=[{uri: log.jsonl, use: train}]"
+    assert "nothing to evaluate on" in complaint("data.evaluation=[]", sides)
+    talks = load_recipe(
+        None, ["data.evaluation=[]", "data.sft=[]", "data.conversations=[{uri: log.jsonl, tools: t.json}]"]
+    )
+    assert talks.data.conversations[0].tools == str(Path.cwd() / "t.json")

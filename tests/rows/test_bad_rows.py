@@ -260,7 +260,8 @@ def test_one_class_only_stops_the_flow(kind: str, tmp_path: Path) -> None:
     rows = tiny_sft_rows(24)[::4] if kind == "sft" else tiny_choice_rows(16)[::4]
     write_lines(paths[kind], rows)
     message = stopped(ingest_recipe(paths), paths, tmp_path)
-    assert f"all {len(rows)} {kind} rows are of one class, 'tool_call'" in message
+    turns = {"sft": "trained turns", "choice": "right answers"}[kind]
+    assert f"all {len(rows)} {turns} of {len(rows)} {kind} rows are 'tool_call': there is no decision" in message
 
 
 def test_a_missing_source_and_a_folder_without_rows_are_named(tmp_path: Path) -> None:

@@ -101,5 +101,7 @@ def test_a_training_file_without_a_single_call_passes(tmp_path: Path, adapter: s
 def test_a_training_file_of_one_behaviour_stops_the_flow_and_names_it(tmp_path: Path) -> None:
     paths = write_tiny_sources(tmp_path / "sources")
     write_lines(paths["sft"], train_sft(12, "cannot_answer"))
-    with pytest.raises(DataError, match="all 12 sft rows are of one class, 'cannot_answer': there is no decision"):
+    with pytest.raises(
+        DataError, match="all 12 trained turns of 12 sft rows are 'cannot_answer': there is no decision"
+    ):
         snapshot_of(ingest_recipe(paths), tmp_path)

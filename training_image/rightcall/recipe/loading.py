@@ -19,6 +19,7 @@ from rightcall.recipe.schema import Recipe
 from rightcall.recipe.yaml_lines import YamlProblem, parse_value, parse_yaml
 
 Location = tuple[str | int, ...]
+SOURCE_PATHS = ("uri", "tools", "system")  # fields of a source that may name a local file
 MAX_FILE_BYTES = 1_000_000  # the largest recipe that makes sense is a few KB; a data file given by mistake is not read
 
 
@@ -144,17 +145,10 @@ def _apply(draft: Draft, override: str) -> None:
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Make local sources absolute; everything with a scheme, and everything that is no text, stays for the checks."""
     data = values.get("data")
-    rows = (
-        [data.get(name) for name in ("conversations", "sft", "preference", "evaluation")]
-        if isinstance(data, dict)
-        else []
-    )
+    named = ("conversations", "sft", "preference", "evaluation")
+    rows = [data.get(name) for name in named] if isinstance(data, dict) else []
     sources = [
-        (source, key)
-        for listed in rows
-        if isinstance(listed, list)
-        for source in listed
-        for key in ("uri", "tools", "system")
+        (source, key) for listed in rows if isinstance(listed, list) for source in listed for key in SOURCE_PATHS
     ]
     for section, key in [*sources, (values.get("model"), "source")]:
         uri = section.get(key) if isinstance(section, dict) else None

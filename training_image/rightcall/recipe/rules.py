@@ -14,8 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from rightcall.recipe.pins import SECRET_ARN, looks_secret
-from rightcall.recipe.sections import ComputeSection, DataSection, DpoSection, SftSection
+from rightcall.recipe.pins import SECRET_ARN, looks_secret, source_problem
+from rightcall.recipe.sections import ComputeSection, DataSection, DpoSection, MineSection, SftSection
 from rightcall.rows.vocabulary import REJECTED_KINDS
 
 # Fields of TRL's configs that rightcall sets itself: a value under `trl:` would break resume, metrics or the loss mask.
@@ -62,10 +62,13 @@ def suggestion(wrong: str, allowed: list[str]) -> str:
     return f"; allowed: {', '.join(sorted(allowed))}" if len(allowed) <= 40 else ""
 
 
-def contradictions(data: DataSection, sft: SftSection, dpo: DpoSection, compute: ComputeSection) -> list[Problem]:
+def contradictions(
+    data: DataSection, sft: SftSection, dpo: DpoSection, mine: MineSection, compute: ComputeSection
+) -> list[Problem]:
     """Every pair of fields that cannot both be meant, and every name that TRL does not know."""
     return [
-        *_stages(data, sft, dpo),
+        *_stages(data, sft, dpo, mine),
+        *_conversations(data),
         *_rejected_kinds(data),
         *_training("sft", sft),
         *_training("dpo", dpo),
@@ -77,24 +80,63 @@ def contradictions(data: DataSection, sft: SftSection, dpo: DpoSection, compute:
     ]
 
 
-def _stages(data: DataSection, sft: SftSection, dpo: DpoSection) -> Iterator[Problem]:
+def _stages(data: DataSection, sft: SftSection, dpo: DpoSection, mine: MineSection) -> Iterator[Problem]:
     if sft.max_steps == 0 and dpo.max_steps != 0 and dpo.start_from == "sft":
         yield Problem(
             ("dpo.start_from", "sft.max_steps"),
             "'sft', but sft.max_steps is 0: there is no SFT model; set dpo.start_from to base",
         )
-    for stage, rows, section in (("sft", "sft", sft), ("dpo", "preference", dpo)):
-        if section.max_steps != 0 and not getattr(data, rows) and not (stage == "sft" and data.conversations):
-            yield Problem(
-                (f"data.{rows}", f"{stage}.max_steps"),
-                f"no source, but {stage} would train: name one, or set {stage}.max_steps to 0",
-            )
+    if not (data.conversations or data.sft or data.preference or data.evaluation):
+        yield Problem(
+            ("data.conversations",), "the recipe names no rows at all; name logged conversations, or other rows"
+        )
+    elif not data.evaluation and all(each.use == "train" for each in data.conversations):
+        yield Problem(
+            ("data.evaluation", "data.conversations"),
+            "nothing to evaluate on: name logged conversations (data.conversations) that are split or held out, or items",
+        )
+    talks = [each for each in data.conversations if each.use != "evaluation"]
+    if sft.max_steps != 0 and not data.sft and not talks:
+        yield Problem(
+            ("data.conversations" if not data.sft and data.conversations else "data.sft", "sft.max_steps"),
+            "no source, but sft would train: name one (data.conversations or data.sft), or set sft.max_steps to 0",
+        )
+    if dpo.max_steps != 0 and not data.preference and mine.samples == 0:
+        yield Problem(
+            ("data.preference", "dpo.max_steps", "mine.samples"),
+            "no source, but dpo would train: name one, let mine.samples make pairs of the model's own answers, or set "
+            "dpo.max_steps to 0",
+        )
+    if mine.samples > 0 and dpo.max_steps == 0:
+        yield Problem(
+            ("mine.samples", "dpo.max_steps"),
+            f"{mine.samples}, but dpo.max_steps is 0: nothing would train on the pairs; set one of them to match",
+        )
+    if mine.samples > 0 and not data.sft and not talks:
+        yield Problem(
+            ("mine.samples",), f"{mine.samples}, but there is no training turn to answer; name data.conversations"
+        )
+    for stage, section in (("sft", sft), ("dpo", dpo)):
         longest = data.max_prompt_tokens
         if section.max_steps != 0 and longest is not None and longest >= section.max_length:
             yield Problem(
                 ("data.max_prompt_tokens", f"{stage}.max_length"),
                 f"{longest} leaves no room for an answer within {stage}.max_length {section.max_length}; lower it",
             )
+
+
+def _conversations(data: DataSection) -> Iterator[Problem]:
+    for number, source in enumerate(data.conversations):
+        for name, uri in (("tools", source.tools), ("system", source.system)):
+            place = f"data.conversations.{number}.{name}"
+            if uri is not None and uri.startswith("pypi:"):
+                yield Problem((place,), f"{uri!r} is a wheel; name a file, local or s3://bucket/key")
+            elif uri is not None and (problem := source_problem(uri, None)):
+                yield Problem((place,), problem)
+    if data.step_rows is not None and not data.conversations:
+        yield Problem(("data.step_rows",), f"{data.step_rows}, but data.conversations names no source of steps")
+    if data.group_by is not None and not data.conversations:
+        yield Problem(("data.group_by",), f"{data.group_by!r}, but data.conversations names no source to split")
 
 
 def _rejected_kinds(data: DataSection) -> Iterator[Problem]:

@@ -43,7 +43,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Recipe:
-        if problems := rules.contradictions(self.data, self.sft, self.dpo, self.compute):
+        if problems := rules.contradictions(self.data, self.sft, self.dpo, self.mine, self.compute):
             text = "; ".join(f"{problem.fields[0]}: {problem.message}" for problem in problems)
             # one by one in the context, so that load_recipe can list them beside the errors of single fields
             raise PydanticCustomError("contradictions", "{text}", {"text": text, "problems": problems})

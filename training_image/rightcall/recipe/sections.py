@@ -63,7 +63,8 @@ class ConversationSource(Source):
         None, description="text file with the policy, the system message of each; None = each record's own"
     )
     use: Literal["split", "train", "evaluation"] = Field(
-        "split", description="split = by group, data.evaluation_share of the groups are held out; else all go to one side"
+        "split",
+        description="split = by group, data.evaluation_share of the groups are held out; else all go to one side",
     )
 
 
@@ -110,7 +111,9 @@ class DataSection(Section):
     step_rows: int | None = Field(
         None, gt=0, description="evaluate at most this many steps, of whole conversations; None = all"
     )
-    sft: tuple[Source, ...] = Field((), description="sources of SFT rows: a conversation that ends with the right answer")
+    sft: tuple[Source, ...] = Field(
+        (), description="sources of SFT rows: a conversation that ends with the right answer"
+    )
     preference: tuple[Source, ...] = Field(
         (), description="sources of preference rows: a prompt, a chosen answer, a rejected one"
     )
@@ -257,7 +260,9 @@ class MineSection(Section):
     chosen: Literal["gold", "own"] = Field(
         "gold", description="the chosen side: the row's own turn, or a right answer of the model where there is one"
     )
-    pairs_per_kind: int | None = Field(None, gt=0, description="keep at most this many pairs of an error kind; None = all")
+    pairs_per_kind: int | None = Field(
+        None, gt=0, description="keep at most this many pairs of an error kind; None = all"
+    )
     seed: int = Field(42, description="chooses the steps and, per step, what is sampled")
 
 
@@ -289,8 +294,12 @@ class GateSection(Section):
     )
     must_not_drop: dict[MetricName, NotNegative] = Field(
         default={
-            "overcall": 0.05, "right_call": 0.05, "right_ask": 0.05, "right_decline": 0.05, "right_talk": 0.05,
-        },  # fmt: skip
+            "overcall": 0.05,
+            "right_call": 0.05,
+            "right_ask": 0.05,
+            "right_decline": 0.05,
+            "right_talk": 0.05,
+        },
         description="metric: margin; GO needs the whole paired interval above -margin (non-inferiority)",
     )
     approval: Literal["automatic", "required"] = Field(

@@ -57,17 +57,17 @@ def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: 
     given = record.get("id")
     raw = when2call.raw_tools(written, row["tools"]) if kind == "choice" else None
     text = {RAW_TOOLS: raw} if raw is not None else {}
-    return {"id": str(given) if given not in (None, "") else _digest(row), "source": source, **row, **text}
+    return {"id": str(given) if given not in (None, "") else content_digest(row), "source": source, **row, **text}
 
 
-def _digest(row: Row) -> str:
+def content_digest(row: Row) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sft(record: Row) -> Row:
     if "messages" not in record:
         raise _absent("messages", record, "an SFT row has messages and tools")
-    messages = _messages(record["messages"])
+    messages = canonical_messages(record["messages"])
     if messages[-1]["role"] != "assistant":
         raise DataError(
             f"the last message is the {messages[-1]['role']!r}'s; an SFT row ends with the assistant's answer",
@@ -81,7 +81,7 @@ def _preference(record: Row) -> Row:
     for name in ("prompt", "chosen", "rejected"):
         if name not in record:
             raise _absent(name, record, "a preference row has prompt, chosen, rejected and tools")
-    prompt = _messages(record["prompt"])
+    prompt = canonical_messages(record["prompt"])
     chosen, rejected = _answer(record["chosen"]), _answer(record["rejected"])
     kind = record.get("rejected_kind") or when2call.infer_behaviour(rejected)
     if kind not in REJECTED_KINDS:
@@ -126,7 +126,7 @@ _CANONICAL = {"sft": _sft, "preference": _preference, "choice": _choice}
 
 
 def _absent(name: str, record: Row, wanted: str) -> DataError:
-    known = {column for columns in COLUMNS.values() for column in columns} - {"id", "source", "tools"}
+    known = {column for kind in _CANONICAL for column in COLUMNS[kind]} - {"id", "source", "tools", "trained"}
     if known & record.keys():
         return DataError(f"the record has {sorted(record)[:8]!r}; {wanted}", reason=f"missing_field:{name}")
     return DataError(
@@ -154,7 +154,7 @@ def _answer(raw: Any) -> Row:
     return message
 
 
-def _messages(raw: Any) -> list[Row]:
+def canonical_messages(raw: Any) -> list[Row]:
     if isinstance(raw, str):
         raw = [{"role": "user", "content": raw}]
     if not isinstance(raw, list) or not raw:

@@ -22,6 +22,20 @@ def trained_turns(row: Row) -> list[tuple[int, str]]:
     return [(i, row["behaviour"]) for i, message in enumerate(row["messages"]) if message["role"] == "assistant"]
 
 
+def later_starts(row: Row) -> list[int]:
+    """Messages that a shorter conversation may begin with after the system message: every user's but the first."""
+    asked = [index for index, message in enumerate(row["messages"]) if message["role"] == "user"]
+    return asked[1:]
+
+
+def without_front(row: Row, start: int) -> Row:
+    """The conversation from a user's message on, its system message and tools kept; turns before it are not trained."""
+    messages = row["messages"]
+    head = messages[:1] if messages[0]["role"] == "system" else []
+    moved = [[index - start + len(head), behaviour] for index, behaviour in trained_turns(row) if index > start]
+    return {**row, "messages": [*head, *messages[start:]], "trained": moved}
+
+
 def steps_of(row: Row) -> Iterator[Row]:
     """The step rows of an sft row, one per trained turn, ids "<row id>/<index>"."""
     for index, behaviour in trained_turns(row):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 Row = dict[str, Any]
-# sft: what is trained, a whole conversation or one turn; step: one assistant turn with all before it, to be judged
-RowKind = Literal["sft", "preference", "choice", "step"]
+# sft: what is trained, a whole conversation or one turn; step: one assistant turn with all before it, to be judged;
+# conversation: as it was logged, of which sft and step rows are made; no file of a snapshot
+RowKind = Literal["sft", "preference", "choice", "step", "conversation"]
 # The order of When2Call's answer keys; confusion matrices, codes and answers keep it.
 Behaviour = Literal["direct", "tool_call", "request_for_info", "cannot_answer"]
 BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
