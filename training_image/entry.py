@@ -125,7 +125,9 @@ def main() -> int:
         where.stop_flag.touch()
         signal.alarm(GRACE_SECONDS)
         if child and start and not start.torchrun:
-            os.kill(child, signal.SIGUSR1)  # stages without checkpoints end at once, the others look at the flag
+            os.kill(
+                child, signal.SIGUSR1
+            )  # ends it at once, or once it has something to save: rightcall/job/stopping.py
 
     def too_slow(number: int, frame: FrameType | None) -> None:
         if child:

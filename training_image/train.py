@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -34,15 +33,13 @@ ENVIRONMENT = {
 }
 
 
-def prepare_process(stage: str, threads: int | None) -> None:
+def prepare_process(threads: int | None) -> None:
     """Settings that must be set before torch and transformers are imported."""
     os.environ.update(ENVIRONMENT)
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // sharing))
     if "RANK" not in os.environ:  # one process trains on one GPU
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    if STAGES[stage].resumes:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the stop flag is looked at after every step
 
 
 def note_versions(summary: Path) -> None:
@@ -65,7 +62,7 @@ def main() -> int:
     where = folders.folders()
     try:
         job = folders.load_job()
-        prepare_process(job.stage, job.recipe.compute.threads)
+        prepare_process(job.recipe.compute.threads)
         importlib.import_module(STAGES[job.stage].module).run(job)
         if os.environ.get("RANK", "0") == "0":
             note_versions(job.output / "summary.json")

@@ -21,6 +21,7 @@ from tasks.machine.full_disk import disk_errors
 from tasks.machine.hashing import content_digest, files_below
 
 SCHEMES = ("hf", "s3", "pypi")
+FILE_ENDINGS = (".jsonl", ".json", ".ndjson", ".gz", ".parquet", ".gguf", ".md", ".txt", ".yaml")
 
 
 def fetch(uri: str, *, sha256: str | None, cache: Path, file: str | None = None, hub_type: HubType = "model") -> Path:
@@ -76,6 +77,17 @@ def digest(uri: str, sha256: str | None = None, file: str | None = None) -> str:
     return sha256 or s3_listing_digest(uri, bucket, f"{key.rstrip('/')}/{file}" if file else key)
 
 
+def require_local(uri: str) -> None:
+    """Looks whether a local path is there, without reading it; a source with a scheme is not asked for.
+
+    Raises:
+        SourceError: it is not.
+    """
+    scheme, _ = _split(uri)
+    if scheme is None:
+        _local(uri, None)
+
+
 def short_name(uri: str, file: str | None = None) -> str:
     """What a row says it came from: of a local path the last part only, a snapshot must not say where data lay."""
     scheme, _ = _split(uri)
@@ -104,11 +116,18 @@ def _local(uri: str, sha256: str | None) -> Path:
     if not path.exists():
         raise SourceError(
             f"source {uri!r} does not exist (looked for {str(path.absolute())!r}); correct the path in the recipe, "
-            "or run from the folder it is relative to"
+            f"or run from the folder it is relative to{_hub_hint(path)}"
         )
     if sha256 is not None and (found := content_digest(path)) != sha256:
         raise SourceError(mismatch(uri, sha256, found, "the file was left as it is"))
     return path
+
+
+def _hub_hint(path: Path) -> str:
+    """For Org/name without hf: before it, which a recipe's reader has made a path: then there is no folder Org either."""
+    if path.parent.exists() or not path.parent.parent.is_dir() or path.suffix.lower() in FILE_ENDINGS:
+        return ""
+    return f". Did you mean hf:{path.parent.name}/{path.name}@<commit of 40 hex digits>?"
 
 
 def _within(root: Path, file: str | None, uri: str) -> Path:

@@ -3,7 +3,7 @@
 checkout.py         the checkout that runs: its folder and its commit
 child_processes.py  child processes that leave no orphans
 environment.py      where results lie; telemetry off
-full_disk.py        a full disk as a clear error; two folders that change places in one step
+full_disk.py        a full or unwritable disk as a clear error; two folders that change places in one step
 hashing.py          sha256 of files and folders
 image.py            `make image`: docker or buildah, and the push
 prefect_server.py   Prefect's own server for an ad hoc run

@@ -6,10 +6,13 @@ Everything is a default: a variable that is set already wins. Import this before
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from rightcall.errors import StoreError
 from tasks.machine.checkout import CHECKOUT
+from tasks.machine.full_disk import require_writable
+from tasks.machine.terminal import EXIT_FAILED, leave
 
 HOME = Path(os.environ.get("RIGHTCALL_HOME") or CHECKOUT / ".rightcall").expanduser().absolute()
 MLFLOW_ARTIFACTS = HOME / "mlartifacts"
@@ -35,11 +38,11 @@ for _name, _value in DEFAULTS.items():
 try:
     # Prefect's server makes its database, but not the folder around it: it would end in a connection time-out.
     for _folder in (HOME, Path(os.environ["PREFECT_HOME"])):
-        _folder.mkdir(parents=True, exist_ok=True)
-except OSError as err:
-    raise StoreError(
-        f"the folder {str(HOME)!r} cannot be made: {err}; set RIGHTCALL_HOME to one that you may write"
-    ) from err
+        require_writable(_folder, "set RIGHTCALL_HOME to a folder that you may write")
+except StoreError as err:
+    if sys.argv[:1] != ["-m"]:  # what Python puts there until it has found the module of `python -m flows.…`
+        raise
+    leave(EXIT_FAILED, f"\nStoreError: {err}\n")
 
 
 def mirror_root() -> Path:

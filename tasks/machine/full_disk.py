@@ -1,4 +1,4 @@
-"""A full disk becomes an error that says how much is missing; and folders that swap their names in one step."""
+"""A full disk, or one that may not be written, becomes an error with advice; folders swap their names in one step."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def disk_errors(folder: Path, needed_bytes: int | None = None) -> Iterator[None]
         if err.errno not in FULL_DISK:
             raise
         raise StoreError(full_disk_message(folder, needed_bytes)) from err
+
+
+def require_writable(folder: Path, advice: str) -> None:
+    """Makes the folder where it is not there.
+
+    Raises:
+        StoreError: it cannot be made, or nothing can be written into it; ``advice`` ends the message.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise StoreError(f"the folder {str(folder)!r} cannot be made: {err.strerror}; {advice}") from err
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"the folder {str(folder)!r} cannot be written to; {advice}")
 
 
 def exchange(first: Path, second: Path) -> bool:

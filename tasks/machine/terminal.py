@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn
 
 from rightcall.errors import RightcallError
 
-EXIT_FAILED = 1
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def leave(code: int, text: str, stream: Any = None) -> NoReturn:
@@ -19,6 +23,18 @@ def leave(code: int, text: str, stream: Any = None) -> NoReturn:
         stream.write(text)
         stream.flush()
     sys.exit(code)
+
+
+def end_quietly_on_interrupt() -> None:
+    """A Ctrl-C before `python -m …` has found its module ends the process without a traceback; elsewhere nothing changes."""
+    if sys.argv[:1] == ["-m"] and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    sys.stderr.write("\nStopped before anything was begun.\n")
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tasks.machine.full_disk import require_writable
 from tasks.store.folder_store import Store
 
 
@@ -14,11 +15,13 @@ def open_store(root: str | Path | None = None) -> Store:
     A flow opens it once and hands it on: nothing below reads the variable.
 
     Raises:
-        StoreError: the address is none.
+        StoreError: the address is none, or a folder that cannot be made or written.
     """
     place = str(root or os.environ["RIGHTCALL_STORE"])
     if place.startswith("s3://"):
         from tasks.store.s3_store import S3Store  # a run on a folder does not need it
 
         return S3Store.at(place)
-    return Store(Path(place).expanduser().absolute())
+    folder = Path(place).expanduser().absolute()
+    require_writable(folder, "name another one with --store or RIGHTCALL_STORE")
+    return Store(folder)

@@ -28,6 +28,7 @@ ROOMS = {
     "tasks/results": "store",
     "tasks/costs": "store machine",
     "tasks/data": "aws machine",
+    "tasks/drafts": "data store machine",
     "tasks/jobs": "results runtime costs aws machine store",
     "tasks/jobs/sagemaker": "jobs results runtime costs aws machine store",
     "tasks/tracking": "results runtime costs store machine",

@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS = PROJECT["deployments"]
 NOT_FLOWS = {"__init__", "command_line", "parameters"}
+NOT_FLOWS |= {
+    "init"
+}  # writes a recipe for files on the reader's own disk: nothing to schedule, nothing that a worker could see
 
 
 def loaded(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..., Any]:

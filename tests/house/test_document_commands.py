@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from document_checkout import Checkout, checkout, free_port
+from document_checkout import Checkout, checkout, free_port, shrink_agent
 from documents import ROOT, blocks, commands
 from processes import until
 
@@ -44,6 +44,7 @@ SERVERS = {
 # With the steps of the README's run, whose results are there by then.
 PLACEHOLDERS = {"RECIPE": "recipes/quickstart.yaml --set sft.max_steps=50"}
 QUICKSTART = "make quickstart"
+AGENT_RECIPE = "python -m flows.init conversations.jsonl --tools tools.json --system policy.md --out my-agent.yaml"
 
 
 def reason(command: str) -> str | None:
@@ -69,6 +70,15 @@ def closing_lines(reader: Checkout) -> dict[str, str]:
     return commands_at_the_end(reader.run(QUICKSTART))
 
 
+@pytest.fixture(scope="module")
+def agent(reader: Checkout) -> Path:
+    """The recipe that flows.init wrote for the example log, with a tiny model in it."""
+    reader.run(AGENT_RECIPE)
+    recipe = reader.folder / "my-agent.yaml"
+    shrink_agent(recipe, reader.folder / "my-model")
+    return recipe
+
+
 def commands_at_the_end(text: str) -> dict[str, str]:
     return dict(re.split(r"  +", line, maxsplit=1) for line in text.partition("report: ")[2].splitlines()[1:])
 
@@ -92,18 +102,24 @@ def test_every_make_verb_exists(reader: Checkout) -> None:
 
 
 @pytest.mark.parametrize("command", RUNNABLE)
-def test_the_command_runs(command: str, reader: Checkout, closing_lines: dict[str, str]) -> None:
+def test_the_command_runs(
+    command: str, reader: Checkout, closing_lines: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    if "my-agent" in command:
+        request.getfixturevalue("agent")
     if command in SERVERS:
         reader.start(command, SERVERS[command])
-    elif command != QUICKSTART:  # that one has run: the others are about what it leaves
+    elif command not in (QUICKSTART, AGENT_RECIPE):  # these have run: the others are about what they leave
         words = r"\b(" + "|".join(PLACEHOLDERS) + r")\b"
         reader.run(re.sub(words, lambda match: PLACEHOLDERS[match[0]], command))
 
 
 def test_a_snippet_runs_in_the_checkout_and_in_a_script_elsewhere(
-    reader: Checkout, closing_lines: dict[str, str], tmp_path: Path
+    reader: Checkout, closing_lines: dict[str, str], agent: Path, tmp_path: Path
 ) -> None:
     reader.run("python -m flows.publish --approve 1")  # two steps on random weights are no GO
+    reader.run(f"python -m flows.pipeline {agent.name}")
+    reader.run(f"python -m flows.publish {agent.name} --approve 1")
     for block in blocks():
         if block.language == "python":
             (tmp_path / "script.py").write_text(block.text)
@@ -115,7 +131,7 @@ def test_a_snippet_runs_in_the_checkout_and_in_a_script_elsewhere(
 
 
 def test_the_readmes_snippet_is_the_closing_line(closing_lines: dict[str, str]) -> None:
-    (snippet,) = [block.text for block in blocks() if block.language == "python"]
+    (snippet,) = [block.text for block in blocks() if (block.document, block.language) == ("README.md", "python")]
     (line,) = [command for command in closing_lines.values() if " -c " in command]
     asked = re.sub(r"@\w+", "@champion", shlex.split(line)[-1])
     assert ast.dump(ast.parse(snippet)) == ast.dump(ast.parse(asked))
@@ -173,9 +189,13 @@ def test_a_password_in_the_registrys_address_is_not_printed(monkeypatch: pytest.
         assert "geheim" not in line
 
 
-def test_the_readmes_own_data_are_a_recipes_section() -> None:
+def test_a_yaml_block_is_a_recipe_or_sections_of_one(tmp_path: Path) -> None:
     sections = [yaml.safe_load(block.text) for block in blocks() if block.language == "yaml"]
     assert sections
     for section in sections:
+        if "name" in section:
+            (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(section))
+            load_recipe(tmp_path / "recipe.yaml")
+            continue
         overrides = [f"{name}.{key}={value}" for name, fields in section.items() for key, value in fields.items()]
         load_recipe(ROOT / "recipes/quickstart.yaml", overrides)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from agent_example import write_agent_example
 from documents import ROOT
 from processes import until
 from tiny import build_tiny_model, write_tiny_sources
@@ -74,6 +75,7 @@ def checkout(folder: Path) -> Iterator[Checkout]:
     template = ROOT / "training_image/rightcall/chat/templates/chatml-tools.jinja"
     shutil.copy(template, build_tiny_model(folder / "my-model", seed=1) / "chat_template.jinja")
     shutil.copy(folder / "stand-ins/choice.jsonl", folder / "items.jsonl")
+    write_agent_example(folder)
     opened = Checkout(folder, environment_of(folder))
     try:
         yield opened
@@ -123,4 +125,15 @@ def shrink_recipe(path: Path, folder: Path) -> None:
         recipe[stage] |= {"max_steps": 2, "frozen_layers": 1, "per_device_train_batch_size": 2}
     recipe["evaluation"] |= {"generation_items": 2, "max_new_tokens": 4, "bootstrap_samples": 200}
     recipe["compute"]["threads"] = 1
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
+
+def shrink_agent(path: Path, model: Path) -> None:
+    """The recipe that flows.init wrote, with the tiny model, two steps, and turns as short as its window asks for."""
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe["model"] = {"source": str(model)}
+    recipe["data"] |= {"tolerance": 0.5, "step_rows": 8}
+    recipe["sft"] |= {"max_steps": 2, "frozen_layers": 1, "per_device_train_batch_size": 2, "max_length": 2048}
+    recipe["evaluation"] = {"max_new_tokens": 4, "bootstrap_samples": 200}
+    recipe["compute"] = {"threads": 1}
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")

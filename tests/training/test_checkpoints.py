@@ -199,6 +199,22 @@ def test_the_whole_program_stops_dies_and_resumes_as_promised(tiny_model: Path, 
     assert not list((root / "model").iterdir())
 
 
+def test_a_program_that_has_not_trained_yet_stops_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    """While it imports its libraries, for half a minute on a busy machine, there is nothing to save."""
+    root = make_root(tmp_path / "job", tiny_model, "sft", rows=0, sft={"max_steps": 1})
+    with (tmp_path / "log").open("ab") as log:
+        environment = os.environ | {"SM_ML_ROOT": str(root)}
+        process = subprocess.Popen([sys.executable, str(ENTRY)], env=environment, stdout=log, stderr=log)
+    until(lambda: bool(children(process.pid)), seconds=60)
+    child = Path(f"/proc/{children(process.pid)[0]}/maps")
+    until(lambda: "libtorch" in child.read_text(), seconds=60)
+    process.terminate()
+    assert process.wait(60) == STOPPED
+    assert not (root / "output/failure").exists()
+    assert not list((root / "checkpoints").glob("*"))
+    assert not (root / "output/data/metrics.jsonl").exists()
+
+
 def test_prepared_torch_is_deterministic_on_the_cpu() -> None:
     models.prepare_torch(1)
     assert torch.get_num_threads() == 1

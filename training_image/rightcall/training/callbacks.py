@@ -13,6 +13,7 @@ from transformers import TrainingArguments as Arguments
 
 from rightcall.errors import TrainingError
 from rightcall.job import metrics_log
+from rightcall.job.stopping import stop_between_steps
 from rightcall.parallel import processes
 from rightcall.parallel.processes import memory_bytes
 from rightcall.training.health import Health
@@ -140,6 +141,7 @@ class SaveAndStop(TrainerCallback):
         self._saved_at = time.monotonic()
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        stop_between_steps()
         stop = self.stop_flag.exists()
         late = time.monotonic() - self._saved_at >= self.save_seconds
         stop, late = (bool(flag) for flag in processes.reduced([float(stop), float(late)], largest=True))
