@@ -1,6 +1,7 @@
 """Measures a model.
 
 generation.py         a sample answered freely, each answer judged
+mine.py               the stage `mine`: answers sampled on training steps, judged, made into pairs
 multiple_choice.py    items scored as lm-eval scores them
 questions.py          an item as token ids: one prompt, four answers
 score.py              the stage score
