@@ -13,21 +13,32 @@ from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
 ITEMS = "output/items.jsonl"
-GENERATIONS = "output/generations.jsonl"
+WRITTEN = "output/written.jsonl"
 METRICS = "output/metrics.jsonl"
 SUMMARY = "output/summary.json"
 
 
 def read_items(folder: Path) -> list[dict[str, Any]]:
-    """Per-item scores of a scores ref's folder.
+    """Per-item scores of a scores ref's folder; none = the recipe has no multiple-choice items.
 
     Raises:
-        ScoringError: there are none, or a line is not JSON.
+        ScoringError: nothing was scored there, or a line is not JSON.
     """
-    path = folder / ITEMS
-    if not path.is_file():
-        raise ScoringError(f"{str(folder)!r} has no per-item scores {ITEMS!r}; pass a ref that flows.score made")
-    return read_json_lines(path)
+    if not any((folder / name).is_file() for name in (ITEMS, WRITTEN)):
+        raise ScoringError(
+            f"{str(folder)!r} has no per-item scores {ITEMS!r} and no written turns {WRITTEN!r}; pass a ref that "
+            "flows.score made"
+        )
+    return read_json_lines(folder / ITEMS)
+
+
+def read_written(folder: Path) -> list[dict[str, Any]]:
+    """The turns that a model wrote, judged, a line per step, from a scores ref's folder; none = the recipe has no steps.
+
+    Raises:
+        ScoringError: a line is not JSON.
+    """
+    return read_json_lines(folder / WRITTEN)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
