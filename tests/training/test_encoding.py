@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from snapshot_writer import write_rows
 from tiny import TOOLS, call_message, text_message, tiny_sft_rows
 from training_jobs import make_job, metrics, run_job, summary
@@ -15,6 +17,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
+from rightcall.job import folders
 from rightcall.likelihood.answer_head import IGNORED, install
 from rightcall.rows.conversations import steps_of
 from rightcall.training import encoding
@@ -116,24 +119,35 @@ def test_conversations_of_many_behaviours_are_trained(tiny_model: Path, tmp_path
     assert facts["warnings"] == []
 
 
-def test_conversations_of_one_agent_stand_in_one_batch_and_share_its_policy(tiny_model: Path, tmp_path: Path) -> None:
-    """Two agents with 8 conversations each, batches of 4: one policy a batch, computed once."""
+def agents_job(folder: Path, model: Path, mark: list[Any] | None) -> folders.Job:
+    """Two agents with 8 conversations each, in batches of 4; the seventh step is in the second epoch."""
     policies = [{"role": "system", "content": f"You are agent {name}. " + "Be polite. " * 30} for name in "ab"]
-    found = {}
-    for name, mark in (("together", TURNS), ("any", None)):
-        job = make_job(tmp_path / name, tiny_model, "sft", sft={"per_device_train_batch_size": 4, "max_steps": 4})
-        rows = [conversation(number, mark) for number in range(16)]
-        for number, row in enumerate(rows):
-            row["messages"] = [policies[number % 2], *row["messages"]]
-            row["trained"] = [[index + 1, behaviour] for index, behaviour in mark] if mark else None
-        write_rows(job.channel("dataset"), "sft", rows)
+    section = {"per_device_train_batch_size": 4, "max_steps": 7, "save_steps": 3}
+    job = make_job(folder, model, "sft", sft=section)
+    rows = [conversation(number, mark) for number in range(16)]
+    for number, row in enumerate(rows):
+        row["messages"] = [policies[number % 2], *row["messages"]]
+        row["trained"] = [[index + 1, behaviour] for index, behaviour in mark] if mark else None
+    write_rows(job.channel("dataset"), "sft", rows)
+    return job
+
+
+def test_conversations_of_one_agent_stand_in_one_batch_and_share_its_policy(tiny_model: Path, tmp_path: Path) -> None:
+    """Computed once a batch; and a run that goes on in the middle of an epoch takes the batches that are left."""
+    together, mixed = (agents_job(tmp_path / str(mark is None), tiny_model, mark) for mark in (TURNS, None))
+    for job in (together, mixed):
         run_job(job)
-        found[name] = metrics(job)
-    assert [line["tokens"] for line in found["together"]][-1] == found["any"][-1]["tokens"]
-    computed = {name: lines[-1]["tokens_computed"] for name, lines in found.items()}
-    assert computed["together"] < 0.9 * computed["any"]
-    assert computed["any"] < found["any"][-1]["tokens"]
-    assert summary(job)["tokens_computed"] == computed["any"]
+    one, other = metrics(together), metrics(mixed)
+    assert [line["tokens"] for line in one][3] == [line["tokens"] for line in other][3]  # an epoch
+    assert one[-1]["tokens_computed"] < 0.9 * other[-1]["tokens_computed"]
+    assert other[-1]["tokens_computed"] < other[-1]["tokens"]
+    assert summary(together)["tokens_computed"] == one[-1]["tokens_computed"]
+    written = load_file(together.model / "model.safetensors")
+    shutil.rmtree(together.checkpoints / "checkpoint-7")
+    run_job(together)
+    again = load_file(together.model / "model.safetensors")
+    assert all(torch.equal(written[name], again[name]) for name in written)
+    assert [line["loss"] for line in metrics(together)] == [line["loss"] for line in one]
 
 
 def test_bins_hold_rows_of_one_group() -> None:

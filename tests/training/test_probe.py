@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from parallel_jobs import launch, lines, logs, make_hosts, wait
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from tiny import call_message, tiny_preference_rows, tiny_sft_rows
@@ -85,17 +86,17 @@ def test_a_probe_is_written_down_and_changes_nothing(tiny_model: Path, tmp_path:
                                                                       "probe_steps": every})  # fmt: skip
         run_job(job)
         found[every] = job
-    lines = {every: metrics(job) for every, job in found.items()}
-    assert [line["step"] for line in lines[2]] == [0, 2, 3, 4, 6]
-    assert ["probe_right" in line for line in lines[2]] == [True, True, False, True, True]
-    assert [line["step"] for line in lines[4]] == [0, 3, 4, 6]
-    assert all(line["probe_n"] == 2 for line in lines[4] if line["step"] in (0, 4, 6))
-    assert lines[2][-1]["tokens"] == lines[4][-1]["tokens"]
+    curves = {every: metrics(job) for every, job in found.items()}
+    assert [line["step"] for line in curves[2]] == [0, 2, 3, 4, 6]
+    assert ["probe_right" in line for line in curves[2]] == [True, True, False, True, True]
+    assert [line["step"] for line in curves[4]] == [0, 3, 4, 6]
+    assert all(line["probe_n"] == 2 for line in curves[4] if line["step"] in (0, 4, 6))
+    assert curves[2][-1]["tokens"] == curves[4][-1]["tokens"]
     weights = [load_file(job.model / "model.safetensors") for job in found.values()]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     facts = summary(found[2])
     assert (facts["rows_set_aside"], facts["probe_n"], facts["kept_step"]) == (2, 2, 6)
-    assert facts["probe_right_start"] == lines[2][0]["probe_right"]
+    assert facts["probe_right_start"] == curves[2][0]["probe_right"]
 
 
 def test_the_best_probes_weights_are_the_result(tiny_model: Path, tmp_path: Path) -> None:
@@ -146,6 +147,41 @@ def test_the_best_probes_checkpoint_outlives_newer_ones(tmp_path: Path) -> None:
         checkpoints.finish(folder, keeps_best=True)
         left[step] = sorted(int(path.name[11:]) for path in tmp_path.iterdir())
     assert left == {2: [2], 4: [2, 4], 6: [2, 4, 6], 8: [2, 6, 8], 10: [8, 10]}
+
+
+def test_a_probe_that_a_stop_cut_off_is_made_when_the_run_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path, tiny_model, "sft", sft={**PROBE, "probe_steps": 1, "max_steps": 2})
+    job.stop_flag.parent.mkdir(parents=True, exist_ok=True)
+    job.stop_flag.touch()
+    with pytest.raises(SystemExit):
+        run_job(job)
+    assert [line["step"] for line in metrics(job)] == [1]
+    assert "probe_right" not in metrics(job)[0]
+    job.stop_flag.unlink()
+    run_job(job)
+    curve = metrics(job)
+    assert [(line["step"], "probe_right" in line, "loss" in line) for line in curve] == [
+        (1, True, True),
+        (2, True, True),
+    ]
+
+
+def test_two_processes_choose_what_one_chooses(tiny_model: Path, tmp_path: Path) -> None:
+    """Rank 0 writes, the other waits and takes the same decisions."""
+    section = {**PROBE, "keep": "best", "max_steps": 3}
+    alone = make_job(tmp_path / "alone", tiny_model, "sft", sft=section)
+    run_job(alone)
+    (together,) = make_hosts(
+        tmp_path / "together", tiny_model, "sft", section, hosts=1, rows=24, parallel="ddp", processes=2
+    )
+    assert wait(launch([together])) == [0], logs([together])
+    probes = [[line for line in found if "probe_right" in line] for found in (metrics(alone), lines(together))]
+    assert [line["step"] for line in probes[1]] == [0, 2, 3]
+    for name in ("probe_n", "probe_right", "probe_overcall"):
+        assert [line.get(name) for line in probes[0]] == [line.get(name) for line in probes[1]]
+    expected, found = (load_file(root / "model/model.safetensors") for root in (alone.folders.root, together))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-3)
 
 
 def test_dpo_asks_the_held_turns_of_the_sft_rows(tiny_model: Path, tmp_path: Path) -> None:

@@ -42,7 +42,10 @@ STAGES: Mapping[str, StageFacts] = {
         StageFacts("base", "rightcall.training.base", on_this_machine=True),
         StageFacts(
             "sft", "rightcall.training.sft", "sft", "sft", utilisation=0.40, shares_work=True, resumes=True,
-            curves={"loss": ("loss",), "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",)},
+            curves={
+                "loss": ("loss",), "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",),
+                "written: right, overcall": ("probe_right", "probe_overcall"),
+            },
         ),
         StageFacts(
             "mine", "rightcall.evaluation.mine", "mine", "sft", utilisation=0.25, resumes=True,
@@ -53,6 +56,7 @@ STAGES: Mapping[str, StageFacts] = {
             curves={
                 "loss": ("loss",), "margin": ("margin",), "accuracy on pairs": ("rewards_accuracy",),
                 "log-probability": ("chosen_logprob", "rejected_logprob"),
+                "written: right, overcall": ("probe_right", "probe_overcall"),
             },
         ),
         StageFacts(
