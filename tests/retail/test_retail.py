@@ -308,6 +308,17 @@ def test_what_a_tool_cannot_do_is_a_text(shop_world: world.World, name: str, arg
     assert tools.call(shop_world, name, arguments) == f"Error: {problem}"
 
 
+@pytest.mark.parametrize(("expression", "value"), [("54.04 + 3", "57.04"), ("(1 + 2) * -3 / 4", "-2.25"), ("7", "7.0")])
+def test_an_expression_is_computed_to_cents(shop_world: world.World, expression: str, value: str) -> None:
+    assert tools.call(shop_world, "calculate", {"expression": expression}) == value
+
+
+def test_all_product_types_are_named_with_their_ids(shop_world: world.World) -> None:
+    listed = json.loads(tools.call(shop_world, "list_all_product_types", {}))
+    assert list(listed) == ["Backpack", "Chair", "Kettle", "Lamp"]
+    assert listed["Lamp"] == "9000000000"
+
+
 def test_a_private_copy_is_changed_and_nothing_else(folder: Path) -> None:
     shop = world.load(folder)
     one, other = world.World(shop), world.World(shop)

@@ -51,8 +51,8 @@ What is the reason: no longer needed, or ordered by mistake?
 Which items of {order} do you want to return: {names}?
 {order} has {names}. Which of them should I return?
 [refund]
-Where should the refund go: {paid_with}, or a gift card?
-Which do you want for the refund, the original {paid_with} or a gift card?
+Where should the refund go: {paid_with}, or {card}?
+Which do you want for the refund, the original {paid_with} or {card}?
 [difference]
 Which payment method should I use for the price difference?
 How do you want to settle the price difference? Please tell me the payment method.

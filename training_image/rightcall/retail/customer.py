@@ -156,7 +156,9 @@ class Customer:
             "country": "USA",
             "zip": f"{zip_start}{10 + self._dice.place(89)}",
         }
-        return one_line(address), address
+        if self._dice.chance(0.5):
+            return one_line(address), address
+        return f"{address['address1']}, {address['address2']}, {city}, {state} {address['zip']}, USA", address
 
     def profile_address(self) -> Json:
         return {key: self.user["address"][key] for key in ADDRESS}

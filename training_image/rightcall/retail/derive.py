@@ -22,6 +22,7 @@ from rightcall.retail.world import Json, Shop, World, load
 # Of the users, those first in the order by which ingest holds groups out: with its default share of .2 every reserved
 # frame is heard by the evaluation alone, from a third of its users.
 RESERVED_SHARE = 0.07
+HELD_OUT_SHARE = 0.2  # ingest's default; each side has the whole mix of situations
 
 
 def derive(folder: Path, seed: int) -> Iterator[Json]:
@@ -34,25 +35,25 @@ def derive(folder: Path, seed: int) -> Iterator[Json]:
     """
     shop = load(folder)
     users = sorted(shop.users, key=lambda user_id: share_of(f"order of {user_id}", seed))
-    made: Counter[str] = Counter()  # by situation, and by user and situation
+    made: Counter[tuple[str, str]] = Counter()  # by side of the split and situation, and by user and situation
     for number in (1, 2, 3):
         for user_id in (user_id for user_id in users if len(shop.users[user_id]["orders"]) + 1 >= number):
             record = _conversation(shop, user_id, number, seed, made)
             if record is not None:
-                made.update((record["situation"], user_id + record["situation"]))
+                made.update((key, record["situation"]) for key in (user_id, _side(user_id, seed)))
                 yield record
 
 
-def _conversation(shop: Shop, user_id: str, number: int, seed: int, made: Counter[str]) -> Json | None:
+def _conversation(shop: Shop, user_id: str, number: int, seed: int, made: Counter[tuple[str, str]]) -> Json | None:
     """In the situation that is furthest behind its share among those that this user has the orders for."""
+    side = _side(user_id, seed)
+    reserved = side == "reserved"
 
     def behind(situation: Situation) -> float:
-        return (made[situation.name] + share_of(f"{user_id} {number} {situation.name}", seed)) / situation.share
-
-    reserved = share_of(user_id, seed) < RESERVED_SHARE
+        return (made[side, situation.name] + share_of(f"{user_id} {number} {situation.name}", seed)) / situation.share
 
     for situation in sorted(SITUATIONS, key=behind):
-        if made[user_id + situation.name]:
+        if made[user_id, situation.name]:
             continue
         try:
             dice = Dice(seed, user_id, number, situation.name)
@@ -68,6 +69,11 @@ def _conversation(shop: Shop, user_id: str, number: int, seed: int, made: Counte
             "tools": list(talk.offered),
         }
     return None
+
+
+def _side(user_id: str, seed: int) -> str:
+    share = share_of(user_id, seed)
+    return "reserved" if share < RESERVED_SHARE else "held_out" if share < HELD_OUT_SHARE else "training"
 
 
 def _played(shop: Shop, situation: Situation, user_id: str, dice: Dice, voice: Voice) -> Talk:

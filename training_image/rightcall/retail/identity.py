@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -30,7 +31,7 @@ def identify(t: Talk, c: Customer, opening: str, way: str) -> None:
     greeting = "" if len(t.messages) > 1 else t.voice.greeting()
     if way.startswith("said"):
         intent = {"said_email": "email", "said_name": "name_zip", "said_both": "email_name_zip"}[way]
-        said = t.voice.say(intent, **c.identity).removeprefix("Sure, ")
+        said = re.sub("^sure,? ", "", t.voice.say(intent, **c.identity), flags=re.IGNORECASE)  # an answer's word
         t.says(greeting + (f"{opening} {said}" if t.dice.chance(0.7) else f"{said} {opening}"))
         if way == "said_email" and offer.FULL[-1] not in t.offered:
             t.asks("name_zip")

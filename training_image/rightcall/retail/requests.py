@@ -8,7 +8,7 @@ from typing import Any
 
 from rightcall.retail.customer import Customer, Method, NoFitError, Swap, names
 from rightcall.retail.talk import Talk
-from rightcall.retail.tools import options_text
+from rightcall.retail.tools import one_line, options_text
 from rightcall.retail.world import Json
 
 
@@ -96,7 +96,8 @@ def send_back(t: Talk, c: Customer, missing: str = "") -> Request:
 
 def finish_return(t: Talk, c: Customer, order: str, items: list[Json], method: Method, *, ask_method: bool) -> None:
     if ask_method:
-        t.asks("refund", paid_with=c.paid_with(order))
+        paid = c.paid_with(order)
+        t.asks("refund", paid_with=paid, card="another gift card" if paid.startswith("gift_card") else "a gift card")
         t.customer("method", method=method.text)
     key = method_id(t, c, method)
 
@@ -160,7 +161,7 @@ def ship_to(t: Talk, c: Customer, missing: str = "") -> Request:
 
     def handle() -> None:
         t.look_at_order(order)
-        where, said = address, text
+        where, said = address, one_line(address)
         if missing == "value":
             t.asks("address")
             t.customer("new_address", address=text)
@@ -186,7 +187,7 @@ def move_house(t: Talk, c: Customer) -> Request:
         confirm(
             t,
             "confirm_user_address",
-            {"address": text},
+            {"address": one_line(address)},
             lambda: t.calls("modify_user_address", user_id=c.user_id, **address),
             "user_address",
         )

@@ -79,7 +79,7 @@ class Voice:
         """At times none; what follows it stands behind a blank."""
         if self._dice.chance(0.4):
             return ""
-        return self._typed(self.part("hello") + self._dice.pick((",", ",", "!", "."))) + " "
+        return self._typed(self.part("hello")) + self._dice.pick((", ", ", ", "! ", ". "))
 
     def say(self, intent: str, why: str = "", **slots: str) -> str:
         """A sentence with this intent; `why` is the part that <why> stands for."""
