@@ -14,21 +14,22 @@ from tasks.store.manifests import ArtifactRef
 
 ITEMS = "output/items.jsonl"
 WRITTEN = "output/written.jsonl"
-GENERATIONS = "output/generations.jsonl"
 METRICS = "output/metrics.jsonl"
 SUMMARY = "output/summary.json"
 
 
 def read_items(folder: Path) -> list[dict[str, Any]]:
-    """Per-item scores of a scores ref's folder.
+    """Per-item scores of a scores ref's folder; none = the recipe has no multiple-choice items.
 
     Raises:
-        ScoringError: there are none, or a line is not JSON.
+        ScoringError: nothing was scored there, or a line is not JSON.
     """
-    path = folder / ITEMS
-    if not path.is_file():
-        raise ScoringError(f"{str(folder)!r} has no per-item scores {ITEMS!r}; pass a ref that flows.score made")
-    return read_json_lines(path)
+    if not any((folder / name).is_file() for name in (ITEMS, WRITTEN)):
+        raise ScoringError(
+            f"{str(folder)!r} has no per-item scores {ITEMS!r} and no written turns {WRITTEN!r}; pass a ref that "
+            "flows.score made"
+        )
+    return read_json_lines(folder / ITEMS)
 
 
 def read_written(folder: Path) -> list[dict[str, Any]]:

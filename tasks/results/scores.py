@@ -1,4 +1,4 @@
-"""What scoring left in the store, read back: per-item lines, free answers, and the numbers they give."""
+"""What scoring left in the store, read back: written turns, choices, and the numbers they give."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from rightcall.measurement.generations import compare_generations, summarise_generations
 from rightcall.measurement.intervals import Difference, Metric
 from rightcall.measurement.metrics import paired, summarise
+from rightcall.measurement.written import paired_written
+from rightcall.measurement.written import summarise as summarise_written
 from rightcall.recipe.sections import EvaluationSection
-from tasks.results.files import GENERATIONS, read_items, read_json_lines
+from tasks.results.files import read_items, read_written
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
@@ -21,9 +22,9 @@ KEPT = 32  # models, and pairs of models: a run has four of the one and six of t
 class Scores:
     """One model on one evaluation set; equal to itself alone, so that what was computed of it can be kept."""
 
-    items: list[dict[str, Any]]
-    generations: list[dict[str, Any]]  # empty: the recipe asks for none
-    metrics: dict[str, Metric]
+    items: list[dict[str, Any]]  # choices among given answers; empty: the recipe has none
+    written: list[dict[str, Any]]  # turns that the model wrote; empty: the recipe has no steps
+    metrics: dict[str, Metric]  # the written ones first
 
 
 @lru_cache(maxsize=KEPT)
@@ -31,26 +32,30 @@ def read_scores(store: Store, ref: ArtifactRef, evaluation: EvaluationSection) -
     """The scores behind a ref, read and bootstrapped once a process: table, report and MLflow show the same object.
 
     Raises:
-        ScoringError: the ref holds no per-item scores.
+        ScoringError: the ref holds no scores.
         StoreError: the store does not have the ref.
     """
     folder = store.path(ref)
-    items, generations = read_items(folder), read_json_lines(folder / GENERATIONS)
-    settings = {"confidence": evaluation.confidence, "bootstrap_samples": evaluation.bootstrap_samples}
-    metrics = summarise(items, **settings, seed=evaluation.seed)  # type: ignore[arg-type]
-    metrics |= summarise_generations(generations, confidence=evaluation.confidence)
-    return Scores(items, generations, metrics)
+    items, written = read_items(folder), read_written(folder)
+    metrics = summarise_written(written, **_settings(evaluation))
+    metrics |= summarise(items, **_settings(evaluation)) if items else {}
+    return Scores(items, written, metrics)
 
 
 @lru_cache(maxsize=KEPT)
 def compare(first: Scores, second: Scores, evaluation: EvaluationSection) -> dict[str, Difference]:
-    """first - second on the items that both have scored, for every metric of both.
+    """first - second for every metric of both, on the same steps and items.
 
     Raises:
-        ScoringError: the two were scored on different items.
+        ScoringError: the two were scored on different ones.
     """
-    by_id = {item["id"]: item for item in second.items}
-    order = [by_id[item["id"]] for item in first.items if item["id"] in by_id]
-    settings = {"confidence": evaluation.confidence, "bootstrap_samples": evaluation.bootstrap_samples}
-    found = paired(first.items, order, **settings, seed=evaluation.seed)  # type: ignore[arg-type]
-    return found | compare_generations(first.generations, second.generations, evaluation)
+    found = paired_written(first.written, second.written, **_settings(evaluation))
+    if first.items or second.items:
+        by_id = {item["id"]: item for item in second.items}
+        order = [by_id[item["id"]] for item in first.items if item["id"] in by_id]
+        found |= paired(first.items, order, **_settings(evaluation))
+    return found
+
+
+def _settings(evaluation: EvaluationSection) -> dict[str, Any]:
+    return evaluation.model_dump(include={"confidence", "bootstrap_samples", "seed"})
