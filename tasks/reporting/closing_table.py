@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from rightcall.measurement.gate import Verdict
 from rightcall.measurement.intervals import Metric
+from rightcall.measurement.written import GRAMMAR, WRITTEN_METRICS
 from rightcall.recipe.schema import Recipe
 from tasks.costs.bills import read_bills, sentence, with_models
 from tasks.machine.checkout import CHECKOUT
@@ -25,8 +26,10 @@ from tasks.store.manifests import ArtifactRef
 from tasks.tracking.registry import Registration
 
 NAME_WIDTH, N_WIDTH, CELL_WIDTH, WIDTH = 23, 5, 23, 100
-REPORT_ONLY = ("macro_f1_acc", "tool_hallucination_acc")  # the same again under acc's rule
-MARKS = {"better": " +", "worse": " !", "unclear": "", None: ""}
+# What the terminal leaves to the report: the same again under acc's rule, parts of a call, most of the grammar's.
+REPORT_ONLY = frozenset({"macro_f1_acc", "tool_hallucination_acc", "right_tool", "right_arguments", *GRAMMAR})
+REPORT_ONLY -= {"right_grammar", "right_call_grammar", "overcall_grammar", "valid_call_grammar"}
+MARKS = {"better": " +", "worse": " !", "unclear": ""}
 
 
 def closing_table(
@@ -43,8 +46,12 @@ def closing_table(
     names = display_names(recipe, list(scores))
     head = "".join(name.ljust(CELL_WIDTH) for name in names.values())
     lines = [f"{'':{NAME_WIDTH}}{'n':>{N_WIDTH}}  {head}".rstrip()]
-    for row in score_table(found, recipe.evaluation):
-        lines += [] if row.name in REPORT_ONLY else _lines(row)
+    rows = [row for row in score_table(found, recipe.evaluation) if row.name not in REPORT_ONLY]
+    written = [row for row in rows if row.name in WRITTEN_METRICS]
+    choices = [row for row in rows if row.name not in WRITTEN_METRICS]
+    lines += [line for row in written for line in _lines(row)]
+    lines += ["", "choosing among given answers, by likelihood"] if written and choices else []
+    lines += [line for row in choices for line in _lines(row)]
     first = next(iter(names.values()))
     percent = f"{recipe.evaluation.confidence:.0%}"
     lines += [
@@ -66,7 +73,7 @@ def _lines(row: TableRow) -> list[str]:
     n = next(cell.metric.n for cell in row.cells.values() if cell.metric)
     values = "".join(_value(cell.metric, n).ljust(CELL_WIDTH) for cell in row.cells.values())
     lines = [f"{row.name:{NAME_WIDTH}}{n:>{N_WIDTH}}  {values}".rstrip()]
-    if any(cell.difference for cell in row.cells.values()):
+    if any(cell.gaps for cell in row.cells.values()):
         gaps = "".join(_difference(cell).ljust(CELL_WIDTH) for cell in row.cells.values())
         lines.append((" " * (NAME_WIDTH + N_WIDTH + 2) + gaps).rstrip())
     return lines
@@ -81,10 +88,10 @@ def _value(metric: Metric | None, n: int) -> str:
 
 
 def _difference(cell: Cell) -> str:
-    if cell.difference is None:
+    if cell.first_gap is None:
         return ""
-    gap = cell.difference
-    return _short(f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]") + MARKS[cell.change]
+    gap = cell.first_gap.difference
+    return _short(f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]") + MARKS[cell.first_gap.change]
 
 
 def _short(text: str) -> str:

@@ -11,12 +11,13 @@ import jinja2
 from ruamel.yaml import YAML
 
 from rightcall.job.stage_table import STAGES
+from rightcall.measurement.metrics import METRICS as CHOICE_METRICS
 from rightcall.measurement.metrics import confusion
+from rightcall.measurement.written import WRITTEN_METRICS
 from rightcall.recipe.schema import Recipe
-from rightcall.rows.snapshots import read_snapshot
 from tasks.costs.bills import read_bills, total
 from tasks.machine.checkout import git_commit
-from tasks.reporting import page_data, plots
+from tasks.reporting import examples, page_data, plots, written_data
 from tasks.results.files import METRICS, SUMMARY, numbers_of, read_checks, read_json_lines, read_summary, read_verdict
 from tasks.results.scores import Scores, read_scores
 from tasks.store.folder_store import Store
@@ -25,6 +26,8 @@ from tasks.tracking.redaction import redact
 
 TEMPLATE = Path(__file__).with_name("templates") / "report.html.jinja"
 WORST_REASONS = 10
+GRAMMAR_HEADLINE = tuple(f"{name}_grammar" for name in page_data.HEADLINE)
+PARTS = tuple(name for name in WRITTEN_METRICS if name not in (*page_data.HEADLINE, *GRAMMAR_HEADLINE))
 
 
 def render(values: Mapping[str, Any]) -> str:
@@ -48,8 +51,10 @@ def gather(
     """What the template fills in."""
     found = {label: read_scores(store, ref, recipe.evaluation) for label, ref in scores.items()}
     names = page_data.display_names(recipe, list(found))
-    rows = read_snapshot(store.path(snapshot, "choice.parquet"), "choice")
-    rule = page_data.rule_scores(rows, recipe.evaluation) if rows else {}
+    steps = examples.read_steps(store.path(snapshot))
+    items = [step for step in steps if "answers" in step] if any(scored.items for scored in found.values()) else []
+    rule = page_data.rule_scores(items, recipe.evaluation) if items else {}
+    errors, faults = written_data.error_tables(found, names)
     refs = {
         "snapshot": snapshot,
         **models,
@@ -61,14 +66,23 @@ def gather(
         "recipe_yaml": _as_yaml(redact(recipe.model_dump(mode="json", by_alias=True))),
         "verdict": read_verdict(store, verdict),
         "names": names,
-        "table": page_data.score_table(found, recipe.evaluation),
+        "headline": written_data.headline(found, names),
+        "scripted": written_data.scripted(recipe),
+        "candidate": page_data.candidate_of(list(found)),
+        "free": page_data.score_table(found, recipe.evaluation, names, page_data.HEADLINE),
+        "grammar": page_data.score_table(found, recipe.evaluation, names, GRAMMAR_HEADLINE),
+        "parts": page_data.score_table(found, recipe.evaluation, names, PARTS),
+        "choices": page_data.score_table(found, recipe.evaluation, names, CHOICE_METRICS),
+        "errors": errors,
+        "faults": faults,
+        "situations": written_data.by_situation(found, names, recipe.evaluation),
         "rule": rule,
         "rule_name": page_data.RULE,
         "steps": page_data.stage_sentences(found, names, recipe.evaluation),
         "pictures": _pictures(found, names, rule),
         "training": _training(store, models, names),
         "checks": _checks(store, snapshot),
-        "examples": page_data.differing_items(rows, found, names),
+        "examples": examples.differing_steps(steps, found, names),
         "timings": _timings(store, refs),
         "bills": (bills := read_bills(store, refs)),
         "billed": total(bills),
@@ -84,13 +98,15 @@ def _as_yaml(values: dict[str, Any]) -> str:
 
 
 def _pictures(scores: Mapping[str, Scores], names: Mapping[str, str], rule: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = {names[label]: scored.metrics for label, scored in scores.items()}
-    errors = page_data.error_counts(scores, names)
+    metrics = {names[label]: scored.metrics for label, scored in scores.items() if scored.items}
+    errors = written_data.error_counts(scores, names)
     return {
-        "recall": _picture(plots.recall_bars(metrics, {page_data.RULE: rule} if rule else {})),
-        "confusion": _picture(
-            plots.confusions({names[label]: confusion(scored.items) for label, scored in scores.items()})
-        ),
+        "recall": _picture(plots.recall_bars(metrics, {page_data.RULE: rule} if rule else {})) if metrics else "",
+        "confusion": [
+            _picture(plots.confusion(names[label], confusion(scored.items)))
+            for label, scored in scores.items()
+            if scored.items
+        ],
         "errors": _picture(plots.stacked_bars(errors)) if errors else "",
     }
 
@@ -106,12 +122,20 @@ def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[st
         found.append(
             {
                 "name": names.get(label, label),
-                "picture": _picture(plots.curves(lines, STAGES[label].curves, plots.COLOURS[place])),
+                "pictures": [
+                    _picture(picture)
+                    for picture in plots.curves(names.get(label, label), lines, _panels(label), plots.COLOURS[place])
+                ],
                 "numbers": numbers_of(summary),
                 "warnings": list(dict.fromkeys(summary.get("warnings", []))),
             }
         )
     return found
+
+
+def _panels(stage: str) -> dict[str, tuple[str, ...]]:
+    """The stage's curves, the probes of what it writes first."""
+    return {"right when writing freely": ("probe_right",), **STAGES[stage].curves}
 
 
 def _checks(store: Store, snapshot: ArtifactRef) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""What the report says, as plain values: numbers side by side, what each stage added, where the models differ."""
+"""What the report says, as plain values: numbers side by side and what each stage added."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,17 +9,25 @@ from typing import Any, Literal
 
 from rightcall.measurement.baseline import rule_items
 from rightcall.measurement.gate import LOWER_IS_BETTER
-from rightcall.measurement.generations import GENERATION_METRICS
 from rightcall.measurement.intervals import Difference, Metric
 from rightcall.measurement.metrics import METRICS, summarise
+from rightcall.measurement.written import FREE, WRITTEN_METRICS
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import EvaluationSection
 from tasks.results.scores import Scores, compare
 
-EXAMPLES = 10
-MAX_TEXT = 600  # characters of a question or an answer that are shown
-STEP_METRICS = ("acc_norm", "macro_f1")
+CHAMPION = "champion"  # label of the model in use, the last one where there is one; it was not made by this run
+HEADLINE = ("right", "right_call", "right_ask", "right_decline", "right_talk", "overcall", "valid_call")
 MEANING = {
+    "right": "the next turn is right: what is done and, of a call, tool and arguments",
+    "right_call": "where a call is right: the right tool with the right arguments",
+    "right_ask": "where something is missing: asks for it",
+    "right_decline": "where no tool fits or the policy forbids: says so",
+    "right_talk": "where words are right: answers in words",
+    "overcall": "where no call is right: calls a tool all the same; lower is better",
+    "valid_call": "of the calls written: they name an offered tool and fit its schema",
+    "right_tool": "where a call is right: the right tool is called",
+    "right_arguments": "where a call is right: with the right arguments",
     "acc_norm": "share of items whose right answer has the highest log-likelihood per character",
     "acc": "the same by plain log-likelihood",
     "macro_f1": "mean F1 over the four behaviours, from acc_norm's choices",
@@ -28,21 +35,31 @@ MEANING = {
     "macro_f1_acc": "mean F1 over the four behaviours, from acc's choices",
     "tool_hallucination": "a tool call chosen where no tool is offered; lower is better",
     "tool_hallucination_acc": "the same from acc's choices; lower is better",
-    "gen_valid_call": "of the calls written: they name an offered tool and fit its schema",
-    "gen_right_tool": "where a call is gold: the right tool was called",
-    "gen_right_arguments": "where a call is gold: with the right arguments",
-    "gen_right_behaviour": "the free answer does what is right: call, ask, refuse or answer",
 }
 RULE = "keyword rule"
+Change = Literal["better", "worse", "unclear"]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A paired difference to another model, and what its whole interval says."""
+
+    to: str  # the other model, as people call it
+    difference: Difference
+    change: Change
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's metric, and its difference to the first model; None = not measured, or nothing to compare with."""
+    """One model's metric, and its differences to the first model and to SFT; None = not measured."""
 
     metric: Metric | None
-    difference: Difference | None
-    change: Literal["better", "worse", "unclear"] | None
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def first_gap(self) -> Gap | None:
+        """The difference to the first model; None = nothing to compare with."""
+        return self.gaps[0] if self.gaps else None
 
 
 @dataclass(frozen=True)
@@ -58,22 +75,38 @@ def display_names(recipe: Recipe, labels: Sequence[str]) -> dict[str, str]:
     return {label: {"sft": "SFT", "dpo": "SFT+DPO" if after_sft else "DPO"}.get(label, label) for label in labels}
 
 
-def change_of(metric: str, gap: Difference) -> Literal["better", "worse", "unclear"]:
+def change_of(metric: str, gap: Difference) -> Change:
     """Better or worse only when the whole interval says so."""
     low, high = (-gap.high, -gap.low) if metric in LOWER_IS_BETTER else (gap.low, gap.high)
     return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
-def score_table(scores: Mapping[str, Scores], evaluation: EvaluationSection) -> list[TableRow]:
-    """Every metric that any model has; the first model is what the others are compared with."""
-    first, *others = scores
-    gaps = {label: compare(scores[label], scores[first], evaluation) for label in others}
+def candidate_of(labels: Sequence[str]) -> str:
+    """The model that was judged: the last one that the run made."""
+    return [label for label in labels if label != CHAMPION][-1]
+
+
+def score_table(
+    scores: Mapping[str, Scores],
+    evaluation: EvaluationSection,
+    names: Mapping[str, str] | None = None,
+    metrics: Sequence[str] = (*WRITTEN_METRICS, *METRICS),
+) -> list[TableRow]:
+    """Every named metric that any model has; each model is compared with the first one and, what came after it, with SFT."""
+    labels, shown = list(scores), names or {}
+    rivals = {
+        label: [labels[0], "sft"] if "sft" in labels[1:place] else [labels[0]] for place, label in enumerate(labels)
+    }
+    rivals[labels[0]] = []
     rows = []
-    for name in (*METRICS, *GENERATION_METRICS):
+    for name in metrics:
         cells = {}
         for label, scored in scores.items():
-            gap = gaps.get(label, {}).get(name)
-            cells[label] = Cell(scored.metrics.get(name), gap, None if gap is None else change_of(name, gap))
+            gaps = []
+            for rival in rivals[label]:
+                gap = compare(scored, scores[rival], evaluation).get(name)
+                gaps += [] if gap is None else [Gap(shown.get(rival, rival), gap, change_of(name, gap))]
+            cells[label] = Cell(scored.metrics.get(name), tuple(gaps))
         if any(cell.metric for cell in cells.values()):
             rows.append(TableRow(name, _meaning(name), cells))
     return rows
@@ -88,23 +121,27 @@ def rule_scores(rows: Sequence[Mapping[str, Any]], evaluation: EvaluationSection
 def stage_sentences(
     scores: Mapping[str, Scores], names: Mapping[str, str], evaluation: EvaluationSection
 ) -> list[tuple[str, str, str]]:
-    """(title, "better" | "worse" | "unclear", sentence) per step from one model to the next."""
-    found = []
-    labels = list(scores)
-    for before, after in pairwise(labels):
+    """(title, "better" | "worse" | "unclear", sentence) per step from one model that the run made to the next."""
+    found: list[tuple[str, str, str]] = []
+    for before, after in pairwise(label for label in scores if label != CHAMPION):
         gaps = compare(scores[after], scores[before], evaluation)
         changes = {name: change_of(name, gap) for name, gap in gaps.items()}
-        headline = {changes[name] for name in STEP_METRICS if name in changes}
-        tone = "worse" if "worse" in headline else "better" if headline == {"better"} else "unclear"
-        numbers = "; ".join(f"{name} {signed(gaps[name])}" for name in STEP_METRICS if name in gaps)
+        written = "right" in gaps
+        decides = ("right",) if written else ("acc_norm", "macro_f1")
+        shown = [name for name in (*decides, "overcall") if name in gaps]
+        numbers = "; ".join(f"{name} {signed(gaps[name])}" for name in shown)
+        headline = {changes[name] for name in decides if name in changes}
+        tone: Change = "worse" if "worse" in headline else "better" if headline == {"better"} else "unclear"
+        what = "what is written" if written else "every headline metric"
         verdict = {
-            "better": "It adds something on every headline metric.",
-            "worse": "It makes the model worse on a headline metric.",
-            "unclear": "What it adds cannot be told from chance on every headline metric: an interval covers 0.",
+            "better": f"It adds something on {what}.",
+            "worse": f"It makes the model worse on {'what is written' if written else 'a headline metric'}.",
+            "unclear": f"What it adds cannot be told from chance on {what}: an interval covers 0.",
         }[tone]
-        recalls = [name for name in gaps if name.startswith("recall_") and changes[name] != "unclear"]
+        parts = HEADLINE[1:5] if written else [name for name in gaps if name.startswith("recall_")]
+        recalls = [name for name in parts if changes.get(name, "unclear") != "unclear"]
         moved = ", ".join(f"{name.removeprefix('recall_')} {signed(gaps[name])}" for name in recalls)
-        rest = f" Recall that moved: {moved}." if moved else " No behaviour's recall moved beyond chance."
+        rest = f" Behaviours that moved: {moved}." if moved else " No behaviour moved beyond chance."
         found.append((f"{names[before]} → {names[after]}", tone, f"{numbers}. {verdict}{rest}"))
     return found
 
@@ -113,80 +150,8 @@ def signed(gap: Difference) -> str:
     return f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
 
 
-def error_counts(scores: Mapping[str, Scores], names: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Free answers per model by kind of error, the right ones first, the most frequent kinds next."""
-    counts = {
-        names[label]: Counter(line["error_kind"] or "right" for line in scored.generations)
-        for label, scored in scores.items()
-        if scored.generations
-    }
-    total = sum(counts.values(), Counter[str]())
-    kinds = sorted(total, key=lambda kind: (kind != "right", -total[kind], kind))
-    return {label: {kind: found[kind] for kind in kinds} for label, found in counts.items()}
-
-
-def differing_items(
-    rows: Sequence[Mapping[str, Any]], scores: Mapping[str, Scores], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Up to ten items that the models answer differently, gains and losses of the last model in turn."""
-    answers = {label: _answers(scored, rows) for label, scored in scores.items()}
-    first, last = next(iter(answers)), list(answers)[-1]
-    gains: list[dict[str, Any]] = []
-    losses: list[dict[str, Any]] = []
-    others: list[dict[str, Any]] = []
-    for row in rows:
-        given = {label: found.get(row["id"]) for label, found in answers.items()}
-        shown = {label: answer for label, answer in given.items() if answer is not None}
-        if len(shown) < len(given) or len({(answer["text"], answer["right"]) for answer in shown.values()}) < 2:
-            continue
-        before, after = shown[first]["right"], shown[last]["right"]
-        chosen = gains if after and not before else losses if before and not after else others
-        chosen.append(_example(row, {names[label]: answer for label, answer in shown.items()}))
-    mixed = [example for pair in zip(gains, losses, strict=False) for example in pair]
-    rest = gains[len(losses) :] + losses[len(gains) :] + others
-    return (mixed + rest)[:EXAMPLES]
-
-
-def _answers(scored: Scores, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Free answers by item; where none were asked for, the choice and its text."""
-    if scored.generations:
-        return {
-            line["id"]: {
-                "text": cut(line["text"]) or "(nothing)",
-                "right": line["verdict"]["ok"],
-                "kind": line["error_kind"] or line["gold"],
-            }
-            for line in scored.generations
-        }
-    texts = {row["id"]: row["answers"] for row in rows}
-    return {
-        item["id"]: {
-            "text": cut(texts[item["id"]][item["prediction_norm"]]),
-            "right": item["prediction_norm"] == item["gold"],
-            "kind": item["prediction_norm"],
-        }
-        for item in scored.items
-        if item["id"] in texts
-    }
-
-
-def _example(row: Mapping[str, Any], answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    gold = row["correct_answer"]
-    return {
-        "id": row["id"],
-        "question": cut(row["question"]),
-        "tools": [tool["function"]["name"] for tool in row["tools"]],
-        "gold": gold,
-        "gold_text": cut(row["answers"][gold]),
-        "answers": answers,
-    }
-
-
-def cut(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} … ({len(text):,} characters)"
-
-
 def _meaning(metric: str) -> str:
+    if metric in WRITTEN_METRICS and metric not in FREE:
+        return f"{MEANING[metric.removesuffix('_grammar')]}; written under the tools' schemas"
     behaviour = metric.removeprefix("recall_").replace("_", " ")
     return MEANING.get(metric, f"share of the items whose gold is {behaviour} that are answered so")

@@ -33,7 +33,7 @@ def recall_bars(models: Mapping[str, Mapping[str, Metric]], rule: Mapping[str, M
     metrics = {**rule, **models}
     colours = [*[RULE_COLOUR] * len(rule), *(_colour(place) for place in range(len(models)))]
     golds = [name for name in BEHAVIOURS if any(f"recall_{name}" in found for found in metrics.values())]
-    with _drawing(9.4, 2.9) as figure:
+    with _drawing(6.2, 2.6) as figure:
         axes = figure.subplots()
         width = 0.8 / len(metrics)
         for place, (label, found) in enumerate(metrics.items()):
@@ -54,55 +54,52 @@ def recall_bars(models: Mapping[str, Mapping[str, Metric]], rule: Mapping[str, M
         return _svg(figure, "Recall per behaviour and model, with intervals")
 
 
-def confusions(matrices: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
-    """One matrix per model: rows are gold, columns what was chosen, shades the share of the row."""
-    with _drawing(2.45 * len(matrices), 2.5) as figure:
-        for place, (axes, (label, matrix)) in enumerate(
-            zip(figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True)
-        ):
-            golds = [gold for gold in BEHAVIOURS if sum(matrix[gold].values())]
-            for row, gold in enumerate(golds):
-                for column, chosen in enumerate(BEHAVIOURS):
-                    share = matrix[gold][chosen] / sum(matrix[gold].values())
-                    colour = "#10b981" if gold == chosen else "#ef4444"
-                    axes.add_patch(_square(column, row, colour, share))
-                    axes.text(column, row, str(matrix[gold][chosen]), ha="center", va="center")
-            axes.set_xlim(-0.5, len(BEHAVIOURS) - 0.5)
-            axes.set_ylim(len(golds) - 0.5, -0.5)
-            axes.set_xticks(range(len(BEHAVIOURS)), [SHORT[name] for name in BEHAVIOURS])
-            axes.set_yticks(range(len(golds)), [SHORT[name] for name in golds] if not place else [""] * len(golds))
-            axes.set_title(label)
-            axes.tick_params(length=0)
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-        return _svg(figure, "Confusion matrices: rows are gold, columns are chosen")
+def confusion(label: str, matrix: Mapping[str, Mapping[str, int]]) -> str:
+    """One model's matrix: rows are gold, columns what was chosen, shades the share of the row."""
+    with _drawing(2.6, 2.4) as figure:
+        axes = figure.subplots()
+        golds = [gold for gold in BEHAVIOURS if sum(matrix[gold].values())]
+        for row, gold in enumerate(golds):
+            for column, chosen in enumerate(BEHAVIOURS):
+                share = matrix[gold][chosen] / sum(matrix[gold].values())
+                axes.add_patch(_square(column, row, "#10b981" if gold == chosen else "#ef4444", share))
+                axes.text(column, row, str(matrix[gold][chosen]), ha="center", va="center")
+        axes.set_xlim(-0.5, len(BEHAVIOURS) - 0.5)
+        axes.set_ylim(len(golds) - 0.5, -0.5)
+        axes.set_xticks(range(len(BEHAVIOURS)), [SHORT[name] for name in BEHAVIOURS])
+        axes.set_yticks(range(len(golds)), [SHORT[name] for name in golds])
+        axes.set_title(label)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        return _svg(figure, f"Confusion matrix of {label}: rows are gold, columns are chosen")
 
 
-def curves(lines: Lines, panels: Mapping[str, Sequence[str]], colour: str) -> str:
-    """One panel per title with the named values of metrics.jsonl by optimiser step; "" when none was logged."""
-    found = {title: [name for name in names if _points(lines, name)] for title, names in panels.items()}
-    found = {title: names for title, names in found.items() if names}
-    if not found:
-        return ""
-    with _drawing(9.4, 2.2) as figure:
-        for axes, (title, names) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
-            for place, name in enumerate(names):
-                label = name.replace("_", " ")
-                _curve(
-                    axes, _points(lines, name), colour if not place else "#ef4444", label if len(names) > 1 else None
-                )
+def curves(model: str, lines: Lines, panels: Mapping[str, Sequence[str]], colour: str) -> list[str]:
+    """A picture per title with the named values of metrics.jsonl by optimiser step; none for what was not logged."""
+    pictures = []
+    for title, names in panels.items():
+        found = [name for name in names if _points(lines, name)]
+        if not found:
+            continue
+        with _drawing(3.1, 2.1) as figure:
+            axes = figure.subplots()
+            for place, name in enumerate(found):
+                label = name.replace("_", " ") if len(found) > 1 else None
+                _curve(axes, _points(lines, name), colour if not place else "#ef4444", label)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.grid(alpha=0.15, color=INK)
-            if len(names) > 1:
+            if len(found) > 1:
                 axes.legend(fontsize=7, loc="best", labelcolor=INK)
-        return _svg(figure, f"{', '.join(found)} by step")
+            pictures.append(_svg(figure, f"{model}: {title} by step"))
+    return pictures
 
 
 def stacked_bars(counts: Mapping[str, Mapping[str, int]]) -> str:
     """One horizontal bar per label, its parts by name: what went wrong per model."""
     names = list(dict.fromkeys(name for parts in counts.values() for name in parts))
-    with _drawing(9.4, 0.62 + 0.34 * len(counts) + 0.17 * (len(names) // 5 + 1)) as figure:
+    with _drawing(6.2, 0.62 + 0.34 * len(counts) + 0.17 * (len(names) // 3 + 1)) as figure:
         axes = figure.subplots()
         for number, name in enumerate(names):
             left = [sum(parts.get(other, 0) for other in names[:number]) for parts in counts.values()]
@@ -111,7 +108,7 @@ def stacked_bars(counts: Mapping[str, Mapping[str, int]]) -> str:
             axes.barh(list(counts), values, left=left, height=0.7, color=colour, label=name.replace("_", " "))
         axes.invert_yaxis()
         axes.set_xlabel("answers")
-        axes.legend(ncols=5, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes.legend(ncols=3, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return _svg(figure, "Kinds of error per model")
 
 

@@ -1,4 +1,4 @@
-"""What a run shows in the Prefect UI: numbers as markdown and tables, curves as images, the report as a link.
+"""What a run shows in the Prefect UI: numbers as markdown and tables, curves as lines of blocks, the report as a link.
 
 Called by flows after a stage, cached or not, so that every run page is complete. Nothing here can fail a run: when
 Prefect's server does not take an artifact, the log says so.
@@ -6,16 +6,12 @@ Prefect's server does not take an artifact, the log says so.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import httpx
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_table_artifact,
@@ -28,6 +24,7 @@ from rightcall.measurement.gate import Verdict
 from rightcall.measurement.intervals import Metric
 from rightcall.recipe.schema import Recipe
 from tasks.costs.estimates import Estimate, clock
+from tasks.reporting.page_data import HEADLINE
 from tasks.results.files import (
     METRICS,
     SUMMARY,
@@ -43,11 +40,12 @@ from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
 MAX_ROWS = 100  # of a table
-MAX_BYTES = 200_000  # of one artifact; the UI loads all of a page's at once
 SHOWN_METRICS = (
-    "acc_norm", "acc", "macro_f1", "macro_f1_3", "recall_tool_call", "recall_request_for_info", "recall_cannot_answer",
-    "tool_hallucination", "gen_valid_call", "gen_right_tool", "gen_right_arguments", "gen_right_behaviour",
+    *HEADLINE, *(f"{name}_grammar" for name in HEADLINE), "acc_norm", "acc", "macro_f1", "macro_f1_3", "recall_tool_call",
+    "recall_request_for_info", "recall_cannot_answer", "tool_hallucination",
 )  # fmt: skip
+BLOCKS = "▁▂▃▄▅▆▇█"
+BLOCKS_PER_CURVE = 24
 Row = Mapping[str, Any]
 
 
@@ -122,11 +120,11 @@ def show_training(store: Store, stage: str, ref: ArtifactRef) -> None:
         description=f"{stage.upper()}: {len(lines)} steps logged",
     )
     if len(lines) > 1:
-        _show_image(
-            f"{stage}-curves",
-            _curves(lines, chain(*STAGES[stage].curves.values())),
-            folder / "output",
-            f"{stage.upper()} by optimiser step",
+        _show(
+            create_markdown_artifact,
+            key=f"{stage}-curves",
+            markdown=_table(_curves(lines, ["probe_right", *chain(*STAGES[stage].curves.values())])),
+            description=f"{stage.upper()} by optimiser step; the report has the curves as pictures",
         )
 
 
@@ -219,35 +217,25 @@ def _as_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _curves(lines: Sequence[Row], names: Iterable[str]) -> bytes:
-    """A PNG with one small plot per name that was logged."""
-    from matplotlib.figure import Figure
+def _curves(lines: Sequence[Row], names: Iterable[str]) -> list[Row]:
+    """A row per value that was logged: first, last, and its course in blocks, each the mean of as many steps.
 
-    found = [name for name in names if any(isinstance(line.get(name), int | float) for line in lines)]
-    figure = Figure(figsize=(3.2 * max(len(found), 1), 2.2), dpi=100, layout="constrained")
-    for axes, name in zip(figure.subplots(1, max(len(found), 1), squeeze=False)[0], found, strict=False):
-        points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
-        axes.plot(*zip(*points, strict=True), linewidth=1.2)
-        axes.set_title(name.replace("_", " "), fontsize=9)
-        axes.tick_params(labelsize=7)
-        axes.grid(visible=True, alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _show_image(key: str, png: bytes, folder: Path, description: str) -> None:
-    """As a data URI: the UI needs no file server. Too large: a link to the folder with the numbers."""
-    uri = "data:image/png;base64," + base64.b64encode(png).decode()
-    if len(uri) <= MAX_BYTES:
-        _show(create_image_artifact, key=key, image_url=uri, description=description)
-    else:
-        _show(
-            create_link_artifact,
-            key=key,
-            link=folder.absolute().as_uri(),
-            description=f"{description} (too large to show)",
-        )
+    No image: Prefect's page writes an image's whole address, and so its base64, across the sidebar.
+    """
+    rows: list[Row] = []
+    for name in names:
+        values = [float(line[name]) for line in lines if isinstance(line.get(name), int | float)]
+        if not values:
+            continue
+        size = -(-len(values) // BLOCKS_PER_CURVE)
+        means = [sum(part) / len(part) for part in (values[at : at + size] for at in range(0, len(values), size))]
+        low, high = min(means), max(means)
+        course = [BLOCKS[round((mean - low) / (high - low) * (len(BLOCKS) - 1)) if high > low else 0] for mean in means]
+        rows.append({
+            "by step": name.replace("_", " "), "course": "".join(course), "first": _as_text(values[0]),
+            "last": _as_text(values[-1]), "lowest": _as_text(min(values)), "highest": _as_text(max(values)),
+        })  # fmt: skip
+    return rows
 
 
 def _show(create: Callable[..., Any], **arguments: Any) -> None:

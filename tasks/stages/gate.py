@@ -6,7 +6,7 @@ from typing import Any
 
 from rightcall.measurement import gate
 from rightcall.recipe.schema import Recipe
-from tasks.results.files import ITEMS, VERDICT, WRITTEN, read_json_lines, read_written
+from tasks.results.files import ITEMS, VERDICT, WRITTEN, read_items, read_written
 from tasks.runtime.stage import StageRun, stage
 from tasks.store.manifests import ArtifactRef
 
@@ -44,4 +44,4 @@ def decide_verdict(
 
 def _answers(run: StageRun, scores: ArtifactRef) -> gate.Answers:
     folder = run.store.path(scores)
-    return gate.Answers(items=read_json_lines(folder / ITEMS), lines=read_written(folder))
+    return gate.Answers(items=read_items(folder), lines=read_written(folder))

@@ -303,9 +303,21 @@ def test_two_conditions_that_pass_alone_do_not_pass_together_by_chance() -> None
     asks = [gate.Ask(name, "baseline", None) for name in ("acc", "acc_norm")]
     found = gate.judge(asks, differences, confidence=0.95, conversations=0)
     assert [condition.outcome for condition in found] == ["INCONCLUSIVE"] * 2
-    assert "is above 0 only by itself: p 0.020, among 2 conditions by Holm 0.040 > 0.025" in found[0].reason
+    assert "is above 0 only by itself: p 0.020, among all that must improve by Holm 0.040 > 0.025" in found[0].reason
     alone = gate.judge(asks[:1], differences, confidence=0.95, conversations=0)
     assert alone[0].outcome == "GO"
+    margins = [gate.Ask(name, "baseline", 0.0) for name in ("acc", "acc_norm")]
+    both = gate.judge(margins, differences, confidence=0.95, conversations=0)
+    assert [condition.outcome for condition in both] == ["GO"] * 2  # all must hold: nothing to correct
+
+
+def test_one_harm_among_many_conditions_is_corrected() -> None:
+    """p of the harm is .02: a NO-GO alone, and among two .04."""
+    harm = Comparison(value=-0.1, low=-0.2, high=-0.0046, n=100)
+    differences = {"baseline": {"acc": harm, "acc_norm": Comparison(value=0.1, low=0.05, high=0.2, n=100)}}
+    asks = [gate.Ask("acc", "baseline", 0.0), gate.Ask("acc_norm", "baseline", None)]
+    for given, outcome in ((asks[:1], "NO-GO"), (asks, "INCONCLUSIVE")):
+        assert gate.judge(given, differences, confidence=0.95, conversations=0)[0].outcome == outcome
 
 
 def simulated(policy: GateSection, n: int, better_by: float, seed: int) -> Verdict:
@@ -314,26 +326,25 @@ def simulated(policy: GateSection, n: int, better_by: float, seed: int) -> Verdi
 
 
 def test_two_copies_of_one_model_seldom_get_a_go() -> None:
-    """200 gates at a true rate of at most .04 (.025 and what a bootstrap of some 30 conversations adds): more than 17 has
-    a chance of .001. bench/gate.py does it 1,000 times."""
-    verdicts = [simulated(RIGHT, 150, 0.0, seed).verdict for seed in range(200)]
-    assert verdicts.count("GO") <= 17
-    assert verdicts.count("NO-GO") <= 17
+    """100 gates at a true rate of at most .04: more than 11 has a chance of .0006. bench/gate.py does it 1,000 times."""
+    verdicts = [simulated(RIGHT, 120, 0.0, seed).verdict for seed in range(100)]
+    assert verdicts.count("GO") <= 11
+    assert verdicts.count("NO-GO") <= 11
 
 
 def test_the_n_that_the_gate_asks_for_finds_the_difference_with_the_power_it_predicts() -> None:
-    """Pilots that measured just the planted .1; at the n they ask for, 60 gates pass .8 of the time: 36 to 58 with
-    a chance of .998 (exact binomial)."""
+    """Pilots that measured just the planted .2; at the n they ask for, 40 gates pass .8 of the time: 23 to 39 with
+    a chance of .999 (exact binomial)."""
     asked: list[int] = []
     seed = 0
-    while len(asked) < 6:
-        verdict = simulated(RIGHT, 100, 0.1, seed)
+    while len(asked) < 4:
+        verdict = simulated(RIGHT, 40, 0.2, seed)
         needed = verdict.conditions[0].needed
-        if verdict.differences["baseline"]["right"].value == pytest.approx(0.1) and needed is not None:
+        if verdict.differences["baseline"]["right"].value == pytest.approx(0.2) and needed is not None:
             asked.append(needed)
         seed += 1
-    passed = [simulated(RIGHT, asked[number % 6], 0.1, 1_000 + number).verdict for number in range(60)].count("GO")
-    assert 36 <= passed <= 58
+    passed = [simulated(RIGHT, asked[number % 4], 0.2, 1_000 + number).verdict for number in range(40)].count("GO")
+    assert 23 <= passed <= 39
 
 
 answers = st.lists(st.tuples(*[st.sampled_from(BEHAVIOURS)] * 3), min_size=4, max_size=60)

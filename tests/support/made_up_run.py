@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snapshot_writer import write_rows
-from tiny import tiny_choice_rows
+from tiny import tiny_choice_rows, tiny_sft_rows
 
 from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.schema import Recipe
@@ -42,17 +42,37 @@ def _preference(step: int) -> dict[str, float]:
     return {"margin": step / 40, "rewards_accuracy": min(1.0, 0.5 + step / 100), **logprobs}
 
 
+SITUATIONS = ("missing value", "tool error", "denied by policy")
+
+
+def step_rows(n: int) -> list[dict[str, Any]]:
+    """Conversations of three steps, each an SFT row's question and answer put after the ones before."""
+    rows: list[dict[str, Any]] = []
+    for number, row in enumerate(tiny_sft_rows(n)):
+        before = rows[-1]["messages"] if number % 3 else [{"role": "system", "content": "Be kind."}]
+        conversation = f"c{number // 3}"
+        question, answer = row["messages"]
+        question = question | {"content": HOSTILE} if number == 0 else question
+        rows.append(
+            {"id": f"{conversation}/{number % 3}", "source": "tiny", "behaviour": row["behaviour"], "group": conversation,
+             "conversation": conversation, "messages": [*before, question, answer], "tools": row["tools"]}
+        )  # fmt: skip
+    return rows
+
+
 @dataclass
 class MadeUpRun:
     """A finished pipeline run in a store, with made-up but realistic numbers."""
 
     store: Store
     n: int = 96
+    steps: int = 120  # written ones; 0 = the recipe has items alone
     models: dict[str, ArtifactRef] = field(default_factory=dict)
     scores: dict[str, ArtifactRef] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.recipe: Recipe = load_recipe(None, ["evaluation.bootstrap_samples=300"])
+        self.step_rows = step_rows(self.steps)
         self.rows = tiny_choice_rows(self.n)
         self.rows[0]["question"] = HOSTILE
         self.snapshot = self._snapshot()
@@ -77,6 +97,7 @@ class MadeUpRun:
     def _snapshot(self) -> ArtifactRef:
         folder = self.store.workdir("ingest", "rows")
         write_rows(folder, "choice", self.rows)
+        write_rows(folder, "step", self.step_rows)
         counts = {"in": 2_000, "kept": 690, "quarantined": 31, "sampled_out": 1_279, "critical": 4}
         reason = {"count": 22, "severity": "critical", "kinds": {"sft": 22}, "example": f"sft.jsonl line 7: {HOSTILE}"}
         checks = {
@@ -98,7 +119,7 @@ class MadeUpRun:
             {
                 "step": step, "total_steps": 60, "loss": 1.2 * 0.97**step + noise.gauss(0.4, 0.05),
                 "grad_norm": noise.uniform(1, 2), "learning_rate": 5e-5 * (1 - step / 60), "tokens_per_second": 236.0,
-                "seconds": step * 2.0, **(_preference(step) if label == "dpo" else {}),
+                "seconds": step * 2.0, **({"probe_right": step / 80} if step % 20 == 0 else {}), **(_preference(step) if label == "dpo" else {}),
             }
             for step in range(1, 61)
         ]  # fmt: skip
@@ -118,7 +139,7 @@ class MadeUpRun:
     def _scores(self, label: str) -> ArtifactRef:
         folder = self.store.workdir("score", label)
         (folder / "output").mkdir()
-        items, generations = [], []
+        items = []
         for number, row in enumerate(self.rows):
             chance = random.Random(f"{label}-{number % 7}-{number}")
             gold = row["correct_answer"]
@@ -126,14 +147,23 @@ class MadeUpRun:
             chosen = gold if right else chance.choice([name for name in BEHAVIOURS if name != gold])
             both = {"prediction": chosen, "prediction_norm": chosen}
             items.append({"id": row["id"], "gold": gold, **both, "has_tools": bool(row["tools"])})
-            if number % 3 == 0:
-                kind = None if right else MISTAKES.get(chosen, "did_not_call")
-                text = HOSTILE if number == 0 else row["answers"][chosen]
-                called = right if gold == "tool_call" else None
-                verdict = {"ok": right, "valid_call": right, "right_behaviour": right}
-                verdict |= {"right_tool": called, "right_arguments": called}
-                line = {"id": row["id"], "gold": gold, "text": f"{text} ({label})", "verdict": verdict}
-                generations.append({**line, "parsed": {}, "error_kind": kind})
         (folder / "output/items.jsonl").write_text(lines(items))
-        (folder / "output/generations.jsonl").write_text(lines(generations))
+        if self.steps:
+            (folder / "output/written.jsonl").write_text(lines([self._written(label, row) for row in self.step_rows]))
         return self._commit("score", "scores", folder, 47.0)
+
+    def _written(self, label: str, row: dict[str, Any]) -> dict[str, Any]:
+        """Conversation and model throw the dice together; the grammar mends half of what is no call."""
+        gold, chance = row["behaviour"], random.Random(f"{label}-{row['id']}")
+        right = chance.random() < SKILLS[label][gold]
+        called = True if gold == "tool_call" or (not right and chance.random() < 0.4) else None
+        verdict = {"ok": right, "valid_call": called, "right_behaviour": right}
+        verdict |= dict.fromkeys(("right_tool", "right_arguments"), right if gold == "tool_call" else None)
+        kind = None if right else MISTAKES.get(gold, "did_not_call")
+        said = row["messages"][-1].get("content") or "<tool_call>"
+        text = HOSTILE if row["id"] == "c0/0" else f"{said} {chance.random():.3f}"
+        answer = {"text": f"{text} ({label})", "verdict": verdict, "error_kind": kind,
+                  "faults": ["ungrounded_value"] if called and not right else []}  # fmt: skip
+        identity = {name: row[name] for name in ("id", "conversation", "group", "behaviour")}
+        situation = SITUATIONS[int(row["conversation"][1:]) % len(SITUATIONS)]
+        return {**identity, **answer, "situation": situation, "grammar": answer}

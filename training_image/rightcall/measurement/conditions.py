@@ -66,7 +66,7 @@ class Condition(BaseModel):
     outcome: Outcome
     reason: str
     p: float | None = None  # one-sided, of "it does not hold"; None = nothing measures it
-    holm_p: float | None = None  # the same, corrected for all conditions; proven at or below (1 - confidence) / 2
+    holm_p: float | None = None  # the same, corrected by Holm for all conditions
     needed: int | None = None  # n that would settle it; None = proven, or no n would
     conversations_needed: int | None = None  # in the whole evaluation, then
 
@@ -78,7 +78,7 @@ def judge(
     confidence: float,
     conversations: int,
 ) -> list[Condition]:
-    """Every condition's outcome, Holm's correction over all that are measured; `conversations` of the whole evaluation."""
+    """Every condition's outcome, by the corrections that gate.py tells; `conversations` of the whole evaluation."""
     level = tail_of(confidence)
     measured = [(ask, gap) for ask in asks if (gap := differences[ask.other].get(ask.metric)) is not None and gap.n]
     ps = [p_above(*gap.improvement(ask.metric)[:2], ask.threshold, confidence) for ask, gap in measured]
@@ -86,10 +86,12 @@ def judge(
     for ask, gap in measured:
         value, _, high = gap.improvement(ask.metric)
         harms.append(p_above(-value, -high, -ask.threshold, confidence))
-    corrected, corrected_harms = holm(ps), holm(harms)
+    corrected, harms_corrected = holm(ps), holm(harms)
+    claims = iter(holm([p for (ask, _), p in zip(measured, ps, strict=True) if ask.margin is None]))
+    decisive = [next(claims) if ask.margin is None else p for (ask, _), p in zip(measured, ps, strict=True)]
     outcomes: list[Outcome] = [
         "NO-GO" if harm <= level else "GO" if p <= level else "INCONCLUSIVE"
-        for p, harm in zip(corrected, corrected_harms, strict=True)
+        for p, harm in zip(decisive, harms_corrected, strict=True)
     ]
     open_ = [
         (ask, gap, _hoped_for(ask, gap, harm))
@@ -98,12 +100,12 @@ def judge(
     ]
     needs = _needs(open_, confidence)
     found = [_unmeasured(ask) for ask in asks if ask not in [known for known, _ in measured]]
-    for (ask, gap), outcome, p, holm_p in zip(measured, outcomes, ps, corrected, strict=True):
+    for (ask, gap), outcome, p, decides, holm_p in zip(measured, outcomes, ps, decisive, corrected, strict=True):
         needed = needs.get(ask)
         many = None
         if needed is not None and gap.conversations is not None:
             many = rounded_up(conversations * needed / gap.n)
-        said = _reason(ask, gap, outcome, alone=p <= level, family=len(measured), ps=(p, holm_p, level))
+        said = _reason(ask, gap, outcome, alone=p <= level, ps=(p, decides, level))
         if outcome == "INCONCLUSIVE":
             said = f"{_verdict_on_size(ask, gap, needed, many, conversations)}: {said}"
         condition = Condition(metric=ask.metric, other=ask.other, margin=ask.margin, outcome=outcome, reason=said, p=p,
@@ -115,8 +117,8 @@ def judge(
 def _needs(open_: Sequence[tuple[Ask, Comparison, float]], confidence: float) -> dict[Ask, int | None]:
     """n per open condition at which all of them together pass with POWER, if the differences hoped for are the true ones.
 
-    In Holm's step-down the hardest condition is tested at the whole level, the next at half of it, and so on; and each
-    may miss a k-th of what all together may miss.
+    In Holm's step-down the hardest of what must improve is tested at the whole level, the next at half of it, and so on;
+    and each condition may miss a k-th of what all together may miss.
     """
     power = 1 - (1 - POWER) / max(1, len(open_))
     level = tail_of(confidence)
@@ -128,8 +130,10 @@ def _needs(open_: Sequence[tuple[Ask, Comparison, float]], confidence: float) ->
 
     order = sorted(open_, key=lambda one: -need(one[0], one[1], one[2], 1) / one[1].n)
     found: dict[Ask, int | None] = {}
-    for rank, (ask, gap, hoped) in enumerate(order, start=1):
-        needed = need(ask, gap, hoped, rank)
+    rank = 0
+    for ask, gap, hoped in order:
+        rank += ask.margin is None
+        needed = need(ask, gap, hoped, rank if ask.margin is None else 1)
         found[ask] = None if needed <= gap.n or needed > MOST_ITEMS else rounded_up(needed)
     return found
 
@@ -158,9 +162,7 @@ def _verdict_on_size(ask: Ask, gap: Comparison, needed: int | None, many: int | 
     return f"not proven: {few} too few, about {needed:,} needed{instead}{hope}"
 
 
-def _reason(
-    ask: Ask, gap: Comparison, outcome: Outcome, *, alone: bool, family: int, ps: tuple[float, float, float]
-) -> str:
+def _reason(ask: Ask, gap: Comparison, outcome: Outcome, *, alone: bool, ps: tuple[float, float, float]) -> str:
     other, numbers = NAMES[ask.other], _numbers(ask.metric, gap)
     limit = "0" if not ask.margin else f"-{ask.margin:g}, the margin"
     if outcome == "NO-GO":
@@ -172,9 +174,7 @@ def _reason(
     must = "improve on" if ask.margin is None else "hold against"
     ends = f"reaches below {limit}" if ask.margin else "does not lie above 0"
     if alone:
-        ends = (
-            f"is above {limit} only by itself: p {ps[0]:.3f}, among {family} conditions by Holm {ps[1]:.3f} > {ps[2]:g}"
-        )
+        ends = f"is above {limit} only by itself: p {ps[0]:.3f}, among all that must improve by Holm {ps[1]:.3f} > {ps[2]:g}"
     return f"{ask.metric} must {must} {other}, but the interval of its difference {numbers} {ends}"
 
 

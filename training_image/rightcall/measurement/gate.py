@@ -10,11 +10,17 @@ A challenger need not beat the champion, only not be worse than it by more than 
 has no margin of its own has CHAMPION_MARGIN there. Anything between GO and NO-GO is INCONCLUSIVE, with the n that would
 settle it: a handful of items proves nothing.
 
-Several conditions. That *all* must hold for a GO would need no correction: a wrong GO has to pass the one condition that
-does not hold, so it is no likelier than (1 - confidence) / 2 (an intersection-union test). But one harm of many is enough
-for a NO-GO, and each condition that passes is shown as proven by itself. So both families, "holds" and "harms", are held
-at (1 - confidence) / 2 by Holm's step-down over all conditions. A GO thereby is stricter than it had to be, where the
-conditions are equally hard; the hardest one is tested at the whole level. The intervals that are shown stay uncorrected.
+Several conditions: what is corrected by Holm's step-down (1979), each family held at (1 - confidence) / 2, one-sided.
+
+    NO-GO          one harm of many is enough for it, so by chance it would come the sooner the more conditions there are:
+                   corrected over all conditions
+    must_improve   each that is proven is shown as a claim of its own: corrected over all of must_improve
+    must_not_drop  not corrected, and need not be: a wrong GO has to pass the very condition that does not hold, which has
+                   a chance of at most (1 - confidence) / 2 however many others must hold beside it (an intersection-union
+                   test, Berger 1982); a correction would only make GO rarer
+
+The last reason says which conditions are proven when every single one is read as a claim: corrected over all of them. The
+intervals that are shown are never corrected.
 """
 
 from __future__ import annotations
@@ -30,7 +36,7 @@ from rightcall.errors import RecipeError, ScoringError
 from rightcall.measurement.conditions import LOWER_IS_BETTER, NAMES, Ask, Comparison, Condition, Other, Outcome, judge
 from rightcall.measurement.intervals import Difference
 from rightcall.measurement.metrics import METRICS, paired
-from rightcall.measurement.proof import widened
+from rightcall.measurement.proof import tail_of, widened
 from rightcall.measurement.written import BEHAVIOUR_OF, WRITTEN_METRICS, flag, paired_written
 from rightcall.recipe.sections import GateSection
 
@@ -94,7 +100,7 @@ def decide(
     outcomes: tuple[Outcome, ...] = ("GO", "INCONCLUSIVE", "NO-GO")
     verdict = max((condition.outcome for condition in conditions), key=outcomes.index)
     ordered = sorted(conditions, key=lambda condition: (condition.outcome != verdict, _urgency(condition, differences)))
-    reasons = [condition.reason for condition in ordered] + left_out + _in_all(ordered)
+    reasons = [condition.reason for condition in ordered] + left_out + _in_all(ordered, confidence)
     return Verdict(
         verdict=verdict,
         reasons=tuple(reasons),
@@ -134,15 +140,19 @@ def _urgency(condition: Condition, differences: Mapping[str, Mapping[str, Compar
     )
 
 
-def _in_all(conditions: Sequence[Condition]) -> list[str]:
+def _in_all(conditions: Sequence[Condition], confidence: float) -> list[str]:
     """Which conditions are proven together, corrected for how many there are."""
     tested = [condition for condition in conditions if condition.p is not None]
     if len(tested) < 2:
         return []
     names = [
-        f"{condition.metric} against {NAMES[condition.other]}" for condition in tested if condition.outcome == "GO"
+        f"{condition.metric} against {NAMES[condition.other]}"
+        for condition in tested
+        if condition.holm_p is not None and condition.holm_p <= tail_of(confidence)
     ]
-    return [f"proven after Holm's correction for {len(tested)} conditions: {', '.join(names) or 'none'}"]
+    return [
+        f"each a claim by itself, these hold after Holm's correction for {len(tested)}: {', '.join(names) or 'none'}"
+    ]
 
 
 def _require_known_metrics(policy: GateSection) -> None:
