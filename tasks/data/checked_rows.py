@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_checks.duplicates import EvaluationIndex, normalise
+from data_checks.explained import OF_CALLS, wrong_call
 from data_checks.flags import conversation_flags, flag_rows, questions
 from data_checks.row_content import class_of, last_exchange, taught_behaviours
 from data_checks.rules import CRITICAL, removes, rules_of
@@ -304,6 +305,8 @@ class CheckedRows:
         self._remember(rows, [long_prompt[index] for index in kept])
 
     def _detail(self, reasons: list[str], row: Row, n_tokens: int) -> dict[str, str]:
+        if not OF_CALLS.isdisjoint(reasons) and (wrong := wrong_call(row)):
+            return {"detail": wrong}
         limit = self._limits[row.get("side", "")]
         if "too_long" not in reasons or limit is None:
             return {}

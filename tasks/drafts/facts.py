@@ -76,21 +76,17 @@ def facts_of(
             f"the conversations of {seen.path.name!r} call {names!r}, but no record has tools; name the file that lists "
             "them: --tools tools.json"
         )
-    unknown: Counter[str] = Counter()
-    for names, these in zip(called, offered, strict=True):
-        known = {tool["function"]["name"] for tool in these}
-        unknown.update({name: count for name, count in names.items() if name not in known})
     groups = group_fields(sample)
     chosen = _chosen(group_by, sample, groups, seen.path)
     lengths = sorted(_lengths(sample[:MEASURED], offered, system, template))
     shared = 0 if own_tools else _tokens([_system(system)] if system else [], tools or [], template)
     return Conversations(
-        records=seen.records, looked_at=len(sample), steps=sum(behaviours.values()), behaviours=dict(behaviours.most_common()),
-        groups=groups,
-        group_by=chosen, largest_group=_largest(sample, chosen), lengths=lengths, shared=shared,
-        exact=template is not None, tools=len(offered[0]), own_tools=own_tools,
+        records=seen.records, looked_at=len(sample), steps=sum(behaviours.values()),
+        behaviours=dict(behaviours.most_common()), groups=groups, group_by=chosen,
+        largest_group=_largest(sample, chosen), lengths=lengths, shared=shared, exact=template is not None,
+        tools=len(offered[0]), own_tools=own_tools,
         own_system=sum(messages_of(record)[0].get("role") in ("system", "developer") for record in sample),
-        unknown_calls=dict(unknown.most_common()),
+        unknown_calls=_unknown(called, offered),
     )  # fmt: skip
 
 
@@ -134,6 +130,15 @@ def _called(record: Row) -> Counter[str]:
     calls = [call for _, message in answers(record) for call in message.get("tool_calls") or ()]
     functions = [call.get("function") or call for call in calls if isinstance(call, dict)]
     return Counter(str(function.get("name")) for function in functions if isinstance(function, dict))
+
+
+def _unknown(called: Sequence[Counter[str]], offered: Sequence[list[Any]]) -> dict[str, int]:
+    """Tools that are called and not offered, most frequent first."""
+    found: Counter[str] = Counter()
+    for counts, tools in zip(called, offered, strict=True):
+        known = {tool["function"]["name"] for tool in tools}
+        found.update({name: count for name, count in counts.items() if name not in known})
+    return dict(found.most_common())
 
 
 def _tools_of(record: Row) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ def _identity(source: Source) -> Json:
     reads={"base": CHAT_PARTS},  # rows are as long as its tokenizer makes them
     modules=(
         "data_checks.duplicates",
+        "data_checks.explained",
         "data_checks.flags",
         "data_checks.row_content",
         "data_checks.rules",

@@ -215,7 +215,8 @@ def test_more_bad_rows_than_the_tolerance_stop_the_flow_with_the_worst_reasons(t
     paths = sft_with(tmp_path, *bad, b"broken", b"\xff")
     message = stopped(ingest_recipe(paths, tolerance=0.2), paths, tmp_path)
     assert "7 of 31 sft rows (22.6%) break a critical rule, data.tolerance is 20.0%" in message
-    assert "5 × tool_not_offered (critical), e.g. sft.jsonl line 25:" in message
+    assert "5 × tool_not_offered (critical), e.g. sft.jsonl line 25: call of " in message
+    assert "is not one of ['get_weather', 'book_table', 'convert_money']" in message
     assert "1 × not_json" in message
     assert "1 × not_utf8" in message
     assert "raise data.tolerance only if" in message
