@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 Choice = Literal["auto", "required", "none"]
 
 MAX_CALLS = 64  # as the verifier
-CACHED_GRAMMARS = 64
+CACHED_GRAMMARS = 128  # lists of tools; about 2 MB each
 # of the engine's own bookkeeping: the default gives up on free text
 _LIMITS = LLParserLimits(initial_lexer_fuel=10**8, step_lexer_fuel=10**8, max_lexer_states=10**6)
 
@@ -89,11 +89,13 @@ class Grammar:
 
     def _matcher(self, tools: Tools, choice: str) -> LLMatcher:
         key = json.dumps([choice, tools])
-        if key not in self._matchers:
-            if len(self._matchers) >= CACHED_GRAMMARS:
-                self._matchers.pop(next(iter(self._matchers)))
-            self._matchers[key] = self._compile(_chosen(normalise_tools(list(tools or ())), choice), choice)
-        return self._matchers[key]
+        found = self._matchers.pop(key, None)
+        if found is None:
+            found = self._compile(_chosen(normalise_tools(list(tools or ())), choice), choice)
+        self._matchers[key] = found  # the one used last comes last
+        if len(self._matchers) > CACHED_GRAMMARS:
+            del self._matchers[next(iter(self._matchers))]
+        return found
 
     def _compile(self, tools: list[Json], choice: str) -> LLMatcher:
         matcher = self._try(tools, choice)
