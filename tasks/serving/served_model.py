@@ -6,16 +6,22 @@
 
 MLflow holds this file and ``model_config``: where the weights are and what their sha256 must be, never the weights:
 {"weights_uri": "dpo/1a2b…/model", "store": "/home/me/.rightcall/store", "files": {"model.safetensors": sha256, …},
- "chat_template": name or None, "max_new_tokens": 512}
+ "chat_template": name or None, "max_new_tokens": 512, "grammar": true}
+
+What a call holds is decoded under the offered tools' JSON Schemas, so that every call which is written to its end is one
+that its tool accepts; `load_model(…, model_config={"grammar": False})` leaves it free. A chat may also have OpenAI's
+"tool_choice": "auto", "required", "none" or {"type": "function", "function": {"name": …}}.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +29,7 @@ import mlflow
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 try:
-    from rightcall.errors import DataError, RegistryError
+    from rightcall.errors import DataError, RecipeError, RegistryError
     from rightcall.toolcalls.template_check import load_template
     from rightcall.toolcalls.verifier import parse
 except ImportError as err:  # in a copy that is older, or newer, than the library
@@ -31,6 +37,8 @@ except ImportError as err:  # in a copy that is older, or newer, than the librar
         f"this model was registered by another rightcall than the one that loads it ({err}); run its recipe again to "
         "register it anew (python -m flows.pipeline RECIPE), or use the rightcall of its tag rightcall.git_commit"
     ) from err
+
+logger = logging.getLogger(__name__)
 
 # A tool's JSON Schema is free-form: there is no more specific type hint than `Any`, which MLflow warns about, past any
 # filter, when the class is made: recorded = not shown.
@@ -59,6 +67,8 @@ with warnings.catch_warnings(record=True):
             self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
             self._model.to(_device())
             self._max_new_tokens = int(config["max_new_tokens"])
+            vocabulary = self._model.get_output_embeddings().weight.shape[0]
+            self._grammar = find_grammar(self._template, vocabulary) if config.get("grammar", True) else None
 
         def predict(  # type: ignore[override]  # the type hint is what MLflow reads as signature
             self, model_input: list[dict[str, Any]], params: dict[str, Any] | None = None
@@ -66,7 +76,7 @@ with warnings.catch_warnings(record=True):
             """One assistant message per chat; a call that cannot be read comes back as the text that was written.
 
             Raises:
-                DataError: a chat has no messages.
+                DataError: a chat has no messages, its tools are none, or its tool_choice cannot be met.
             """
             return [self._answer(chat) for chat in model_input]
 
@@ -74,14 +84,29 @@ with warnings.catch_warnings(record=True):
             messages = chat.get("messages")
             if not isinstance(messages, list) or not messages:
                 raise DataError(f'a chat needs "messages", got {str(chat)[:200]!r}; see the top of served_model.py')
-            parsed = parse(self._write(messages, chat.get("tools")))
+            parsed = parse(self._write(messages, chat.get("tools"), self._constraint(chat)))
             calls = [
                 {"id": f"call_{number}", "type": "function", "function": call}
                 for number, call in enumerate(parsed.calls)
             ]
             return {"role": "assistant", "content": "" if calls else parsed.text.strip(), "tool_calls": calls}
 
-        def _write(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+        def _constraint(self, chat: dict[str, Any]) -> Any:
+            choice = chat.get("tool_choice") or "auto"
+            if isinstance(choice, dict):
+                choice = choice.get("function", choice).get("name")
+            if self._grammar is not None:
+                return self._grammar.constraint(chat.get("tools"), choice)
+            if choice != "auto":
+                raise DataError(
+                    f"tool_choice {choice!r} can only be held to by a model that is loaded with its grammar; "
+                    "leave it out, or load the model without model_config={'grammar': False}"
+                )
+            return None
+
+        def _write(
+            self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, constraint: Any = None
+        ) -> str:
             import torch
 
             prompt = self._template.encode_prompt(messages, tools)
@@ -94,10 +119,48 @@ with warnings.catch_warnings(record=True):
                     max_new_tokens=self._max_new_tokens,
                     eos_token_id=self._template.eos_ids,
                     pad_token_id=self._template.pad_id,
+                    logits_processor=None if constraint is None else [held_to(constraint, len(prompt))],
                 )
             answer = written[0, len(prompt) :].tolist()
             end = next((place for place, token in enumerate(answer) if token in self._template.eos_ids), len(answer))
             return self._template.decode(answer[:end])
+
+
+def find_grammar(template: Any, vocabulary: int) -> Any:
+    """None, with a warning, for a chat template whose way of writing calls the grammar does not know.
+
+    Raises:
+        RegistryError: its engine is not installed.
+    """
+    try:
+        from rightcall.decoding.grammar import Grammar
+    except ImportError as err:
+        raise RegistryError(
+            f"the grammar that calls are held to cannot be loaded ({err}): pip install llguidance, or load the model "
+            "with model_config={'grammar': False}"
+        ) from err
+    try:
+        return Grammar(template, vocabulary)
+    except RecipeError as err:
+        logger.warning("calls are written freely: %s", err)
+        return None
+
+
+def held_to(constraint: Any, start: int) -> Callable[[Any, Any], Any]:
+    """For `generate` with one chat: leaves only the tokens that may follow what was written since `start`."""
+    import torch
+
+    read = start
+
+    def processor(ids: Any, scores: Any) -> Any:
+        nonlocal read
+        for token in ids[0, read:].tolist():
+            constraint.accept(token)
+        read = ids.shape[1]
+        allowed = torch.from_numpy(constraint.mask()).to(scores.device)
+        return scores.masked_fill(~allowed, float("-inf"))
+
+    return processor
 
 
 def find_weights(uri: str, registered_store: str, files: dict[str, str]) -> Path:

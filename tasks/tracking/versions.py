@@ -139,6 +139,7 @@ def _log_model(run: str, recipe: Recipe, weights: ArtifactRef, store: Store) -> 
         "files": hashes,
         "chat_template": recipe.model.chat_template,
         "max_new_tokens": MAX_NEW_TOKENS,
+        "grammar": True,
     }
     # recorded = not shown: MLflow warns, past any filter, that a tool's JSON Schema has no narrower type than Any
     with warnings.catch_warnings(record=True), mlflow.start_run(run_id=run):

@@ -17,9 +17,10 @@ from mlflow.exceptions import MlflowException
 from tiny import TOOLS
 
 from rightcall.chat.template import ChatTemplate
-from rightcall.errors import RegistryError
+from rightcall.errors import DataError, RegistryError
 from rightcall.measurement.gate import Verdict
 from rightcall.recipe.loading import load_recipe
+from rightcall.toolcalls.schema import validate_call
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef, Kind
 from tasks.tracking import registry
@@ -119,8 +120,85 @@ def test_a_call_comes_back_as_structured_tool_calls(store: Store, monkeypatch: p
         {"id": "call_0", "type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}},
     ]}  # fmt: skip
     template: ChatTemplate = served._template
-    monkeypatch.setattr(served, "_write", lambda messages, tools: template.answer_text(call))
+    monkeypatch.setattr(served, "_write", lambda messages, tools, constraint: template.answer_text(call))
     assert model.predict(CHATS[:1]) == [call]
+
+
+SWITCHES = [  # arguments that end by themselves, whatever weights write them
+    {"type": "function", "function": {"name": name, "description": "", "parameters": {
+        "type": "object", "properties": properties, "required": ["room", "level"],
+    }}}
+    for name, properties in {
+        "set_light": {"room": {"type": "string", "enum": ["kitchen", "hall"]}, "level": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "set_heat": {"room": {"type": "string", "enum": ["bath"]}, "level": {"type": "number", "enum": [18, 20.5]}},
+    }.items()
+]  # fmt: skip
+
+
+def test_the_calls_of_random_weights_are_those_that_the_tools_accept(store: Store) -> None:
+    model = load()
+    chats = [
+        {"messages": [{"role": "user", "content": f"Question {number}."}], "tools": SWITCHES, "tool_choice": choice}
+        for number in range(4)
+        for choice in ("required", {"type": "function", "function": {"name": "set_heat"}})
+    ]
+    for chat, answer in zip(chats, model.predict(chats), strict=True):
+        assert answer["tool_calls"], answer
+        for called in answer["tool_calls"]:
+            assert validate_call(called["function"], SWITCHES) == []
+            assert chat["tool_choice"] == "required" or called["function"]["name"] == "set_heat"
+
+
+def test_a_call_is_held_to_its_schema_from_where_it_begins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random model never begins a call by itself: its first tokens are put in its mouth, the rest is its own."""
+    model = load()
+    served = model.unwrap_python_model()
+    real, begun = served._constraint, served._template.tokenize("So:\n<tool_call>")
+
+    def begins_a_call(chat: dict[str, Any]) -> Any:
+        constraint, left = real(chat), list(begun)
+        mask = constraint.mask
+
+        def next_token() -> Any:
+            allowed = mask()
+            if left:
+                assert allowed[left[0]]
+                allowed[:] = False
+                allowed[left.pop(0)] = True
+            return allowed
+
+        constraint.mask = next_token
+        return constraint
+
+    monkeypatch.setattr(served, "_constraint", begins_a_call)
+    (answer,) = model.predict([{"messages": CHATS[0]["messages"], "tools": SWITCHES}])
+    assert [validate_call(called["function"], SWITCHES) for called in answer["tool_calls"]] == [[]] * len(
+        answer["tool_calls"]
+    )
+    assert answer["tool_calls"]
+
+
+def test_without_the_grammar_answers_are_free_and_a_tool_choice_is_refused(store: Store) -> None:
+    import mlflow
+
+    free = mlflow.pyfunc.load_model("models:/served@champion", model_config={"grammar": False})
+    assert free.predict(CHATS[:1])[0]["role"] == "assistant"
+    with pytest.raises(
+        DataError, match="tool_choice 'required' can only be held to by a model that is loaded with its grammar"
+    ):
+        free.predict([{**CHATS[0], "tool_choice": "required"}])
+    with pytest.raises(DataError, match="'get_time', which is not offered"):
+        load().predict([{**CHATS[0], "tool_choice": {"type": "function", "function": {"name": "get_time"}}}])
+
+
+def test_the_version_requires_what_its_grammar_needs(store: Store) -> None:
+    import mlflow
+
+    (path,) = store.root.parent.rglob("served_model.py")
+    assert "llguidance==" in (path.parent / "requirements.txt").read_text()
+    assert (
+        mlflow.models.get_model_info("models:/served@champion").flavors["python_function"]["config"]["grammar"] is True
+    )
 
 
 def test_a_chat_without_messages_is_a_clear_error(store: Store) -> None:
@@ -135,7 +213,9 @@ def test_the_layout_is_raised_when_what_the_served_code_imports_moves() -> None:
     assert (LAYOUT, {name for name in names if name.startswith("rightcall.")}) == (
         "2",
         {
+            "rightcall.decoding.grammar.Grammar",
             "rightcall.errors.DataError",
+            "rightcall.errors.RecipeError",
             "rightcall.errors.RegistryError",
             "rightcall.toolcalls.template_check.load_template",
             "rightcall.toolcalls.verifier.parse",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 Json = dict[str, Any]
 Mode = Literal["exact", "lenient", "any"]  # lenient: keywords that the engine cannot hold are left out
 
-MAX_ANY_ORDER = 7  # arguments of a tool: it takes a rule for each set of them
+MAX_ANY_ORDER = 8  # arguments of a tool: it takes a rule for each set of them
 ANY_DEPTH = 5  # levels of a value of which the schema says nothing
 LIMIT = 10**18  # of numbers without bounds: 1e999 is JSON, and no number
 
