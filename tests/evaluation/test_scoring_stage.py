@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +190,7 @@ def elsewhere(job: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return load_job()
 
 
-SMALL = {"max_tree_tokens": 400, "dtype": "bfloat16"}
+SMALL: dict[str, Any] = {"max_tree_tokens": 400, "dtype": "bfloat16"}
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["here", "in a new container"])
@@ -243,6 +247,42 @@ def test_a_stage_stopped_while_it_writes_answers_goes_on_and_ends_with_the_same_
     assert len(trees) == done
     assert results(job) == results(undisturbed)
     assert list(job.checkpoints.iterdir()) == []
+
+
+KILLED = """
+import os, signal
+from rightcall.decoding import decoder
+from rightcall.evaluation import score
+from rightcall.job.folders import load_job
+calls, answer = [], decoder._Trees.answer
+def answer_or_die(self, batch):
+    calls.append(batch)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer(self, batch)
+decoder.MAX_ANSWERS, decoder._Trees.answer = 3, answer_or_die
+score.run(load_job())
+"""
+
+
+def test_a_killed_stage_goes_on_after_the_batches_that_were_written(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "MAX_ANSWERS", 3)
+    undisturbed = make_job(tmp_path / "a", tiny_model, monkeypatch, rows=("step",))
+    score.run(undisturbed)
+    job = make_job(tmp_path / "b", tiny_model, monkeypatch, rows=("step",))
+    environment = os.environ | {"PYTHONPATH": str(Path(score.__file__).parents[2])}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert len((job.checkpoints / "free.partial.jsonl").read_text().splitlines()) == 2
+    batches = ask_to_stop_at(0, decoder._Trees, "answer", job, monkeypatch)
+    score.run(job)
+    assert len(batches) == 2, "two of the four were there"
+    assert results(job) == results(undisturbed)
+    assert [line["step"] for line in lines(job, "metrics.jsonl")] == [
+        line["step"] for line in lines(undisturbed, "metrics.jsonl")
+    ]
 
 
 def test_a_stop_is_obeyed_within_a_batch(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

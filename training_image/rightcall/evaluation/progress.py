@@ -54,6 +54,7 @@ class Progress:
         self._path = job.output / "metrics.jsonl"
         self._started = self._told = time.monotonic()
         self._told_step = 0
+        self._begun = False
         self._now = ""
         self.tokens = 0  # fed to the model in this process
 
@@ -70,12 +71,11 @@ class Progress:
         return sum(part.seconds for part in self.parts.values())
 
     def known(self, name: str, answers: int, weight: float) -> None:
-        """Done by an earlier process; weight 0 = it costs nothing. Lines behind it, of a process that was killed, go."""
+        """Done by an earlier process; weight 0 = it costs nothing."""
         part = self.parts[name]
         part.done, part.finished = part.done + answers, part.finished + weight
         part.given += answers if not weight else 0
-        if not any(each.seconds for each in self.parts.values()):
-            metrics_log.cut(self._path, self.step)
+        if answers and weight and not self._begun:
             self._told_step = self.step
 
     def expect(self, name: str, weight: float) -> None:
@@ -98,6 +98,9 @@ class Progress:
             self._tell(part)
 
     def _tell(self, part: Part) -> None:
+        if not self._begun:  # a process that was killed may have told of more than it kept
+            metrics_log.cut(self._path, self._told_step)
+            self._begun = True
         line = {"step": self.step, "total_steps": self.total, "part": part.name, "seconds": round(self.seconds, 3)}
         line |= {"eta_seconds": round(self.eta_seconds(), 3)}
         metrics_log.append(self._path, line | {"tokens_per_second": round(part.tokens / max(part.seconds, 1e-9), 1)})
