@@ -125,6 +125,7 @@ def ours(model_folder: Path, rows: list[dict[str, Any]], steps: int, max_length:
     changes = [
         f"sft.max_steps={steps}", f"sft.per_device_train_batch_size={BATCH}", f"sft.gradient_accumulation_steps={ACCUMULATION}",
         f"sft.max_length={max_length}", "sft.learning_rate=5e-5", "sft.method=spectrum",
+        f"compute.threads={os.environ['OMP_NUM_THREADS']}",
     ]  # fmt: skip
     recipe = load_recipe(None, changes).model_dump(mode="json", by_alias=True)
     (data / "job" / "job.json").write_text(json.dumps({"stage": "sft", "recipe": recipe}))
