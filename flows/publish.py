@@ -97,7 +97,8 @@ def publish_candidate(
             model=models[candidate], scores=scores[candidate], snapshot=snapshot, verdict=verdict,
             store=store, run=record.id, others=models,
         )  # fmt: skip
-        report = write_report(recipe, store=store, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
+        compared = scores if rival is None else {**scores, "champion": rival}
+        report = write_report(recipe, store=store, snapshot=snapshot, models=models, scores=compared, verdict=verdict)
         record.close_with(registration.verdict, report)
     show_report(store, report)
     registration = ask_for_approval(registration)
