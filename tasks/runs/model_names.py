@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rightcall.errors import StoreError
+from rightcall.errors import DataError, StoreError
 from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
+from rightcall.rows.lines import parse_line
+from tasks.data.lines import files_of, read_lines
 from tasks.stages.training import prepare_base
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -22,16 +24,57 @@ def is_source(name: str) -> bool:
     return name.startswith(SCHEMES) or (name not in NEWEST and Path(name).expanduser().is_dir())
 
 
-def suite_overrides(suite: Path | None, model: str) -> tuple[str, ...]:
-    """What scoring changes in a recipe: no training, the named model with its own template, all of the suite's rows."""
-    changed = ["sft.max_steps=0", "dpo.max_steps=0", "data.sft=[]", "data.preference=[]"]
+def suite_overrides(
+    suite: Path | None, model: str, tools: Path | None = None, system: Path | None = None
+) -> tuple[str, ...]:
+    """What scoring changes in a recipe: no training, the named model with its own template, all of the suite's rows.
+
+    A suite is a file of conversations or of multiple-choice items, as its first record is; `tools` and `system` are what
+    every conversation is offered and told.
+
+    Raises:
+        DataError: `tools` or `system` without a suite of conversations.
+    """
+    changed = ["sft.max_steps=0", "dpo.max_steps=0", "mine.samples=0", "data.sft=[]", "data.preference=[]"]
+    talks = suite is not None and _holds_conversations(suite)
+    if (tools or system) and not talks:
+        given = "--tools" if tools else "--system"
+        raise DataError(
+            f"{given} says what conversations share, but the suite {str(suite) if suite else None!r} holds none; name a "
+            "file whose records have messages with assistant turns, or leave the option out"
+        )
     if suite is not None:
-        rows = [{"uri": str(suite.expanduser().absolute())}]
-        changed += [f"data.evaluation={json.dumps(rows)}", "data.evaluation_rows=null", "data.max_prompt_tokens=null"]
+        source = {"uri": _absolute(suite)}
+        shared = {"tools": _absolute(tools) if tools else None, "system": _absolute(system) if system else None}
+        conversations = [{**source, **shared, "use": "evaluation"}] if talks else []
+        changed += [f"data.conversations={json.dumps(conversations)}", "data.group_by=null", "data.step_rows=null"]
+        changed += [f"data.evaluation={json.dumps([] if talks else [source])}", "data.evaluation_rows=null"]
+        changed += ["data.max_prompt_tokens=null"]
     if is_source(model):
-        source = model if model.startswith(SCHEMES) else str(Path(model).expanduser().absolute())
-        changed += [f"model={json.dumps({'source': source})}"]
+        named = model if model.startswith(SCHEMES) else _absolute(Path(model))
+        changed += [f"model={json.dumps({'source': named})}"]
     return tuple(changed)
+
+
+def _holds_conversations(suite: Path) -> bool:
+    """Whether the first record that can be read has messages with an assistant's turn; a file that is not there has none."""
+    path = suite.expanduser()
+    lines = (line for file in (files_of(path) if path.exists() else ()) for line in read_lines(file))
+    for line in lines:
+        if line.problem is not None:
+            continue
+        try:
+            messages = parse_line(line.content).get("messages")
+        except DataError:
+            continue  # ingestion says what is wrong with it
+        return isinstance(messages, list) and any(
+            isinstance(message, dict) and message.get("role") == "assistant" for message in messages
+        )
+    return False
+
+
+def _absolute(path: Path) -> str:
+    return str(path.expanduser().absolute())
 
 
 def find_model(store: Store, recipe: Recipe, name: str) -> ArtifactRef:

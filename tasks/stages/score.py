@@ -1,4 +1,4 @@
-"""The stage that scores a model on multiple-choice items: one job of the training program."""
+"""The stage that scores a model by what it writes, step by step, and on multiple-choice items: one job of the training program."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def _slice(recipe: Recipe) -> dict[str, Any]:
 
 @stage(
     name="score", kind="scores", modules=("rightcall.evaluation.score",), slice=_slice, tags=("scores",),
-    reads={"model": "model/", "snapshot": "choice.parquet"},
+    reads={"model": "model/", "snapshot": ("choice.parquet", "step.parquet")},
 )  # fmt: skip
 def score_model(run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef) -> dict[str, Any]:
-    """Per-item log-likelihoods of the four answers, and a sample of items answered freely."""
+    """What the model writes at every step, freely and under the grammar, judged; per-item log-likelihoods of four answers."""
     channels = {"model": Input(model, "model/"), "dataset": Input(snapshot)}
     return run_job("score", recipe, channels, run).summary

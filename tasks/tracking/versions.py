@@ -33,7 +33,8 @@ LAYOUT_TAG = "rightcall.layout"
 WEIGHTS = "model"  # folder in a model ref
 # What serving needs; named instead of inferred, which would load the model in a new process.
 REQUIREMENTS = (
-    "torch", "transformers", "tokenizers", "safetensors", "jinja2", "jsonschema", "numpy", "pydantic", "pyyaml",
+    "torch", "transformers", "tokenizers", "safetensors", "jinja2", "jsonschema", "llguidance", "numpy", "pydantic",
+    "pyyaml",
 )  # fmt: skip
 MAX_NEW_TOKENS = 512
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,54 @@ def test_pairs_that_are_all_refused_are_the_reason_that_is_told(tmp_path: Path) 
     pairs = json.dumps([{"uri": str(tmp_path / "broken.jsonl")}])
     with pytest.raises(DataError, match="1 of 1 preference rows"):
         snapshot_of(load_recipe(users_recipe(tmp_path), [f"data.preference={pairs}"]), tmp_path)
+
+
+def talks(folder: Path, name: str = "talks.jsonl") -> Path:
+    turns = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "In which city?"}]
+    path = folder / name
+    text = "".join(json.dumps({"id": f"c{n}", "messages": turns}) + "\n" for n in range(3))
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["talks.jsonl", "talks.jsonl.gz"])
+def test_a_suite_of_conversations_is_held_out_whole_with_its_tools_and_policy(name: str, tmp_path: Path) -> None:
+    suite, tools, policy = talks(tmp_path, name), tmp_path / "tools.json", tmp_path / "policy.md"
+    for path in (*RECIPES, None):
+        given = path or users_recipe(tmp_path)
+        found = load_recipe(given, suite_overrides(suite, "dpo", tools, policy)).data
+        assert (found.evaluation, found.sft, found.preference) == ((), (), ())
+        assert (found.group_by, found.step_rows) == (None, None)
+        (source,) = found.conversations
+        assert (source.uri, source.use) == (str(suite), "evaluation")
+        assert (source.tools, source.system) == (str(tools), str(policy))
+    (alone,) = load_recipe(None, suite_overrides(suite, "dpo")).data.conversations
+    assert (alone.tools, alone.system) == (None, None)
+
+
+def test_a_suite_of_items_leaves_no_conversations(tmp_path: Path) -> None:
+    items_file = write_tiny_sources(tmp_path / "items")["choice"]
+    overrides = ["data.conversations=[{uri: talks.jsonl}]", "data.group_by=user_id", "data.step_rows=5"]
+    found = load_recipe(None, [*overrides, *suite_overrides(items_file, "dpo")]).data
+    assert (found.conversations, found.group_by, found.step_rows) == ((), None, None)
+    assert found.evaluation[0].uri == str(items_file)
+
+
+def test_tools_for_a_suite_that_has_its_own_are_a_clear_error(tmp_path: Path) -> None:
+    items_file = write_tiny_sources(tmp_path / "items")["choice"]
+    with pytest.raises(DataError, match=r"--tools says what conversations share, but the suite '.*' holds none"):
+        suite_overrides(items_file, "dpo", tmp_path / "tools.json")
+    with pytest.raises(DataError, match="--system says what conversations share"):
+        suite_overrides(None, "dpo", None, tmp_path / "policy.md")
+
+
+def test_a_suite_that_cannot_be_read_is_left_to_ingestion_to_explain(tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").write_text("{broken\n[1]\n")
+    for name in ("broken.jsonl", "missing.jsonl"):
+        assert f'"uri": "{tmp_path / name}"' in "".join(suite_overrides(tmp_path / name, "dpo"))
+    mixed = talks(tmp_path)
+    mixed.write_text("{broken\n" + mixed.read_text())
+    assert load_recipe(None, suite_overrides(mixed, "dpo")).data.conversations
 
 
 def test_a_folder_may_have_any_name(tmp_path: Path) -> None:

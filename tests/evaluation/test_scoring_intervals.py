@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from snapshot_writer import write_rows
 from stage_examples import small_recipe
 from tiny import tiny_choice_rows
 
-from rightcall.measurement import generations, metrics
+from rightcall.measurement import metrics
 from rightcall.recipe.schema import Recipe
 from rightcall.rows.vocabulary import BEHAVIOURS
 from tasks.results.scores import read_scores
@@ -60,13 +59,7 @@ def test_plain_values_are_those_beside_the_intervals() -> None:
         {"gold": gold, "prediction": "tool_call", "prediction_norm": gold, "has_tools": number % 3 > 0}
         for number, gold in enumerate(golds)
     ]
-    lines: list[dict[str, Any]] = [
-        {"verdict": {"valid_call": True, "right_tool": None}},
-        {"verdict": {"valid_call": False}},
-    ]
     measured = metrics.summarise(items, confidence=0.95, bootstrap_samples=50, seed=1)
-    measured |= generations.summarise_generations(lines, confidence=0.95)
-    plain = metrics.plain_values(items, lines)
+    plain = metrics.plain_values(items)
     assert plain == {name: {"value": metric.value, "n": metric.n} for name, metric in measured.items()}
     assert list(plain) == list(measured)
-    assert plain["gen_valid_call"] == {"value": 0.5, "n": 2}

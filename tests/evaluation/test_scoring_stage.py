@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scoring_examples import SETTINGS
+from scoring_examples import SETTINGS, conversation_steps
 from snapshot_writer import write_rows
 from tiny import tiny_choice_rows
 
+from rightcall.decoding import decoder
 from rightcall.errors import ScoringError
-from rightcall.evaluation import generation, score
+from rightcall.evaluation import model, score
 from rightcall.evaluation.multiple_choice import Plan
 from rightcall.job import metrics_log
 from rightcall.job.folders import load_job
 from rightcall.recipe.loading import load_recipe
 
 
-def make_job(root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
+def make_job(
+    root: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: tuple[str, ...] = ("choice", "step"),
+    **changes: Any,
+) -> Any:
     recipe = load_recipe(None).model_dump(mode="json", by_alias=True)
     recipe["evaluation"] |= SETTINGS | changes
     recipe["model"]["chat_template"] = "chatml-tools"
@@ -29,12 +36,15 @@ def make_job(root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **ch
         (channels / name).mkdir(parents=True)
     (channels / "job/job.json").write_text(json.dumps({"stage": "score", "recipe": recipe}))
     (channels / "model").symlink_to(tiny_model)
-    write_rows(channels / "dataset", "choice", tiny_choice_rows(12))
+    if "choice" in rows:
+        write_rows(channels / "dataset", "choice", tiny_choice_rows(12))
+    if "step" in rows:
+        write_rows(channels / "dataset", "step", conversation_steps())
     monkeypatch.setenv("SM_ML_ROOT", str(root))
     return load_job()
 
 
-RESULTS = ("items.jsonl", "generations.jsonl", "scores.json")
+RESULTS = ("items.jsonl", "written.jsonl", "scores.json")
 
 
 def lines(job: Any, name: str) -> list[dict[str, Any]]:
@@ -45,26 +55,112 @@ def results(job: Any) -> dict[str, str]:
     return {name: (job.output / name).read_text() for name in RESULTS}
 
 
-def test_the_stage_writes_items_generations_and_scores(
+STEPS = 12 + 12 + 4  # items, steps of conversations, items that are answered freely too
+
+
+def test_the_stage_writes_items_written_turns_and_scores(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path, tiny_model, monkeypatch)
     score.run(job)
-    items = [json.loads(line) for line in (job.output / "items.jsonl").read_text().splitlines()]
+    items, written = lines(job, "items.jsonl"), lines(job, "written.jsonl")
     scores = json.loads((job.output / "scores.json").read_text())
     assert [item["id"] for item in items] == [row["id"] for row in tiny_choice_rows(12)]
-    assert scores["n"] == 12
-    assert {"acc", "acc_norm", "macro_f1", "recall_direct", "gen_right_behaviour"} <= set(scores["metrics"])
-    assert set(scores["metrics"]["acc_norm"]) == {"value", "n"}
+    assert [line["id"] for line in written[:12]] == [row["id"] for row in conversation_steps()]
+    assert {line["id"] for line in written[12:]} < {item["id"] for item in items}
+    assert [line["conversation"] for line in written[:5]] == ["talk-0"] * 4 + ["talk-1"]
+    assert all(line["conversation"] == line["group"] == line["id"] for line in written[12:])
+    assert (scores["n"], scores["n_written"]) == (12, 16)
+    assert {"acc", "acc_norm", "macro_f1", "recall_direct", "right", "right_grammar", "overcall"} <= set(
+        scores["metrics"]
+    )
+    assert set(scores["metrics"]["acc_norm"]) == set(scores["metrics"]["right"]) == {"value", "n"}
     assert sum(sum(row.values()) for row in scores["confusion"].values()) == 12
     assert scores["baseline_rule"]["metrics"]["acc_norm"]["n"] == 12
     assert 0 < scores["tokens_forward"] < scores["tokens_naive"]
-    assert len((job.output / "generations.jsonl").read_text().splitlines()) == 4
-    progress = [json.loads(line) for line in (job.output / "metrics.jsonl").read_text().splitlines()]
-    assert progress[-1]["step"] == progress[-1]["total_steps"] == 12
-    assert progress[-1]["eta_seconds"] == 0
-    assert json.loads((job.output / "summary.json").read_text())["seconds"] > 0
+    assert sum(counts["free"] for counts in scores["faults"].values()) >= 16 * (1 - scores["metrics"]["right"]["value"])
+    summary = json.loads((job.output / "summary.json").read_text())
+    assert (summary["steps"], summary["warnings"]) == (STEPS + 16, [])
+    assert min(summary["seconds"], summary["tokens"]) > 0
     assert list(job.checkpoints.iterdir()) == []
+
+
+def test_progress_goes_over_all_of_scoring_and_ends_at_nothing_left(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, tiny_model, monkeypatch, max_tree_tokens=400)
+    score.run(job)
+    progress = lines(job, "metrics.jsonl")
+    steps = [line["step"] for line in progress]
+    assert steps == sorted(set(steps))
+    assert {line["total_steps"] for line in progress} == {STEPS + 16}
+    assert list(dict.fromkeys(line["part"] for line in progress)) == ["choice", "free", "grammar"]
+    assert progress[-1]["step"] == STEPS + 16
+    assert [line["eta_seconds"] for line in progress if line["eta_seconds"] == 0] == [0], "only the last says so"
+
+
+@pytest.mark.parametrize("kind", ["choice", "step"])
+def test_one_kind_of_rows_is_enough(
+    kind: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, tiny_model, monkeypatch, rows=(kind,), generation_items=0)
+    score.run(job)
+    metrics = json.loads((job.output / "scores.json").read_text())["metrics"]
+    assert ("acc_norm" in metrics, "right" in metrics) == (kind == "choice", kind == "step")
+    assert (len(lines(job, "items.jsonl")), len(lines(job, "written.jsonl"))) == (
+        (12, 0) if kind == "choice" else (0, 12)
+    )
+    assert lines(job, "metrics.jsonl")[-1]["step"] == lines(job, "metrics.jsonl")[-1]["total_steps"]
+
+
+def test_without_a_grammar_there_is_no_second_answer(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, tiny_model, monkeypatch, rows=("step",), grammar=False)
+    score.run(job)
+    assert {line["grammar"] for line in lines(job, "written.jsonl")} == {None}
+    assert not any(
+        name.endswith("_grammar") for name in json.loads((job.output / "scores.json").read_text())["metrics"]
+    )
+
+
+def test_an_answer_that_the_grammar_allows_is_the_same_twice(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random model writes no calls: all its answers are text, which the grammar leaves alone."""
+    job = make_job(tmp_path, tiny_model, monkeypatch, rows=("step",))
+    score.run(job)
+    for line in lines(job, "written.jsonl"):
+        assert line["grammar"] == {name: line[name] for name in ("text", "verdict", "error_kind", "faults", "cut")}
+
+
+def test_a_snapshot_with_nothing_to_evaluate_is_refused(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ScoringError, match="nothing to evaluate: 0 multiple-choice items and 0 steps"):
+        score.run(make_job(tmp_path, tiny_model, monkeypatch, rows=()))
+
+
+def test_steps_that_leave_no_room_to_write_are_refused_before_anything_is_scored(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, tiny_model, monkeypatch, rows=())
+    rows = conversation_steps(2)
+    rows[5]["messages"][0]["content"] = "word " * 2_000
+    write_rows(job.channel("dataset"), "step", rows)
+    with pytest.raises(ScoringError, match=r"[1-4] of 8 steps leave .* 'talk-1/\d' with \d+ tokens.*data.too_long"):
+        score.run(job)
+    assert not (job.output / "metrics.jsonl").exists()
+
+
+def test_policy_tools_that_nobody_offers_are_a_warning(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = {"authenticate": ["get_weather"], "write": ["cancel_ordre"]}
+    job = make_job(tmp_path, tiny_model, monkeypatch, rows=("step",), policy=policy)
+    score.run(job)
+    (warning,) = json.loads((job.output / "summary.json").read_text())["warnings"]
+    assert "['cancel_ordre']" in warning
 
 
 def ask_to_stop_at(number: int, owner: Any, name: str, job: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -113,9 +209,10 @@ def test_a_stopped_stage_goes_on_and_ends_with_the_same_bytes(
     if moved:
         job = elsewhere(job, tmp_path / "c", monkeypatch)
     score.run(job)
-    assert len(scored) == len(lines(undisturbed, "metrics.jsonl")) > 3
+    whole = len([line for line in lines(undisturbed, "metrics.jsonl") if line["part"] == "choice"])
+    assert len(scored) == whole + 1 > 4, "the second tree was begun twice, no other"
     steps = [line["step"] for line in lines(job, "metrics.jsonl")]
-    assert steps == [line["step"] for line in lines(undisturbed, "metrics.jsonl")][2 if moved else 0 :]
+    assert steps == [line["step"] for line in lines(undisturbed, "metrics.jsonl")][1 if moved else 0 :]
     assert results(job) == results(undisturbed)
     assert list(job.checkpoints.iterdir()) == []
 
@@ -124,33 +221,47 @@ def test_a_stopped_stage_goes_on_and_ends_with_the_same_bytes(
 def test_a_stage_stopped_while_it_writes_answers_goes_on_and_ends_with_the_same_bytes(
     moved: bool, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "BATCH_ROWS", 2)
-    undisturbed = make_job(tmp_path / "a", tiny_model, monkeypatch, generation_items=7)
+    monkeypatch.setattr(decoder, "MAX_ANSWERS", 3)
+    undisturbed = make_job(tmp_path / "a", tiny_model, monkeypatch)
+    batches = ask_to_stop_at(0, decoder._Trees, "answer", undisturbed, monkeypatch)
     score.run(undisturbed)
-    job = make_job(tmp_path / "b", tiny_model, monkeypatch, generation_items=7)
-    batches = ask_to_stop_at(2, generation, "_decode", job, monkeypatch)
+    whole = len(batches)
+    job = make_job(tmp_path / "b", tiny_model, monkeypatch)
+    stopped = ask_to_stop_at(3, decoder._Trees, "answer", job, monkeypatch)
     trees = ask_to_stop_at(0, Plan, "score", job, monkeypatch)
     with pytest.raises(SystemExit, match="143"):
         score.run(job)
     done = len(trees)
+    assert len((job.checkpoints / "free.partial.jsonl").read_text().splitlines()) == 2
+    with (job.checkpoints / "free.partial.jsonl").open("a") as partial:
+        partial.write('{"plan": "cut off by a ki')
     job.stop_flag.unlink()
     if moved:
         job = elsewhere(job, tmp_path / "c", monkeypatch)
     score.run(job)
-    assert len(batches) == 4
+    assert len(stopped) == whole + 1, "the third batch was begun twice, no other"
     assert len(trees) == done
     assert results(job) == results(undisturbed)
     assert list(job.checkpoints.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["items.partial.jsonl", "generations.partial.jsonl"])
+def test_a_stop_is_obeyed_within_a_batch(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes minutes on a slow machine: the flag is looked at before every pass of the model."""
+    job = make_job(tmp_path, tiny_model, monkeypatch, rows=("step",), max_new_tokens=64)
+    passes = ask_to_stop_at(5, decoder.Decoder, "forward", job, monkeypatch)
+    with pytest.raises(SystemExit, match="143"):
+        score.run(job)
+    assert len(passes) in (5, 6)
+
+
+@pytest.mark.parametrize("name", ["items.partial.jsonl", "free.partial.jsonl", "grammar.partial.jsonl"])
 def test_what_another_plan_has_finished_is_not_taken_over(
     name: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = make_job(tmp_path / "a", tiny_model, monkeypatch)
     score.run(undisturbed)
     job = make_job(tmp_path / "b", tiny_model, monkeypatch)
-    piece = {"items": [], "tokens": 1} if name.startswith("items") else [[1], [2], [3], [4]]
+    piece = {"items": [], "tokens": 1} if name.startswith("items") else [[0, 1], [[7], [8]]]
     (job.checkpoints / name).write_text(json.dumps({"plan": "of other rows", "number": 0, "piece": piece}) + "\n")
     score.run(job)
     assert results(job) == results(undisturbed)
@@ -170,14 +281,14 @@ def test_progress_goes_to_the_log_where_the_environment_asks_for_it(
 
 def test_bad_models_are_clear_errors(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ScoringError, match="holds no model"):
-        score.model_folder(tmp_path)
+        model.model_folder(tmp_path)
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     (broken / "model.safetensors").unlink()
     with pytest.raises(ScoringError, match=r"cannot be loaded.*model.safetensors"):
-        score.load_model(score.model_folder(broken))
+        model.load_model(model.model_folder(broken))
 
 
 def test_a_stages_folder_in_the_store_is_a_model_channel_too(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "model").symlink_to(tiny_model)
-    assert score.model_folder(tmp_path) == tmp_path / "model"
+    assert model.model_folder(tmp_path) == tmp_path / "model"

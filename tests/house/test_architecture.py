@@ -37,7 +37,7 @@ ROOMS = {
     "tasks/stages": "reporting tracking jobs jobs/sagemaker data results runtime store",
     "tasks/runs": "stages reporting tracking jobs data costs results runtime store aws machine",
     "rightcall/likelihood": "",
-    "rightcall/decoding": "likelihood",
+    "rightcall/decoding": "likelihood chat rows",
     "rightcall/rows": "",
     "rightcall/chat": "",
     "rightcall/recipe": "rows",

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from rightcall.errors import ScoringError
-from rightcall.measurement.generations import summarise_generations
 from rightcall.measurement.intervals import mcnemar, wilson
 from rightcall.measurement.metrics import METRICS, confusion, paired, summarise
 from rightcall.rows.vocabulary import BEHAVIOURS
@@ -190,22 +189,6 @@ def test_an_unknown_behaviour_is_named() -> None:
     rows[0]["prediction"] = "shrug"
     with pytest.raises(ScoringError, match=r"prediction \['shrug'\]"):
         summarise(rows, **SAMPLING)
-
-
-def test_generation_shares_leave_out_items_where_the_question_does_not_arise() -> None:
-    verdicts = [
-        {"valid_call": True, "right_tool": True, "right_arguments": False, "right_behaviour": True},
-        {"valid_call": None, "right_tool": False, "right_arguments": False, "right_behaviour": False},
-        {"valid_call": None, "right_tool": None, "right_arguments": None, "right_behaviour": True},
-    ]
-    found = summarise_generations([{"verdict": verdict} for verdict in verdicts], confidence=0.95)
-    assert {name: (metric.value, metric.n) for name, metric in found.items()} == {
-        "gen_valid_call": (1.0, 1),
-        "gen_right_tool": (0.5, 2),
-        "gen_right_arguments": (0.0, 2),
-        "gen_right_behaviour": (pytest.approx(2 / 3), 3),
-    }
-    assert summarise_generations([], confidence=0.95) == {}
 
 
 def test_the_classes_stand_in_the_order_of_when2calls_answer_keys() -> None:

@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import TOOLS, tiny_choice_rows
 
-from rightcall.evaluation.generation import judge
 from rightcall.evaluation.score import write_lines
+from rightcall.evaluation.steps import step_of_item
+from rightcall.toolcalls.judging import judge_step
 from rightcall.toolcalls.verifier import ERROR_KINDS, compare, parse
 from tasks.results.files import read_json_lines
 
@@ -139,9 +140,9 @@ def test_answers_of_any_text_are_written_and_read_back(tmp_path: Path) -> None:
     row = next(row for row in tiny_choice_rows(8) if row["correct_answer"] == "tool_call")
     texts = [r'<tool_call>{"name": "f", "arguments": {"a": "\ud800"}}</tool_call>', f"[f(a=0x{'f' * 4000})]",
              "half \ud800 a pair, \x00 \u2028 \r\n é", f'{{"name": "f", "arguments": {{"a": {2**70}}}}}']  # fmt: skip
-    lines = [judge(row, text) for text in texts]
-    write_lines(tmp_path / "generations.jsonl", [*lines, {"id": "\ud800"}])
-    *read, last = read_json_lines(tmp_path / "generations.jsonl")
+    lines = [judge_step(step_of_item(row), text) for text in texts]
+    write_lines(tmp_path / "written.jsonl", [*lines, {"id": "\ud800"}])
+    *read, last = read_json_lines(tmp_path / "written.jsonl")
     assert read == json.loads(json.dumps(lines))
     assert last == {"id": "\ud800"}
     assert all(line["text"].encode() for line in read)  # a report, a mirror and a server can write it

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tiny import CITIES, TOOLS, call_message, text_message
+
 SETTINGS: dict[str, Any] = {
     "prompt": "chat",
     "dtype": "float32",
@@ -36,3 +38,30 @@ IP_ROW: dict[str, Any] = {
     },
     "correct_answer": "tool_call",
 }
+
+
+def conversation_steps(conversations: int = 3) -> list[dict[str, Any]]:
+    """Step rows of short conversations: a question for the city, a call, the answer, a refusal; each names its turn's behaviour."""
+    rows = []
+    for number in range(conversations):
+        city, name = CITIES[number % len(CITIES)], f"talk-{number}"
+        messages: list[dict[str, Any]] = [
+            {"role": "system", "content": "Tell the weather. Never sing."},
+            {"role": "user", "content": f"What is the weather? (talk {number})"},
+            text_message("In which city?"),
+            {"role": "user", "content": f"In {city}."},
+            call_message("get_weather", {"city": city}),
+            {"role": "tool", "tool_call_id": "call_0", "name": "get_weather", "content": '{"degrees": 21}'},
+            text_message(f"It is 21 degrees in {city}."),
+            {"role": "user", "content": "Sing a song about it."},
+            text_message("Sorry, I cannot sing."),
+        ]
+        turns = {2: "request_for_info", 4: "tool_call", 6: "direct", 8: "cannot_answer"}
+        rows += [
+            {
+                "id": f"{name}/{index}", "source": "tiny", "behaviour": behaviour, "conversation": name, "group": name,
+                "messages": messages[: index + 1], "tools": TOOLS,
+            }
+            for index, behaviour in turns.items()
+        ]  # fmt: skip
+    return rows

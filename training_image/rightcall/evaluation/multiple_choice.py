@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from rightcall.evaluation.progress import Progress
 from rightcall.evaluation.questions import Question
+from rightcall.job.partial_results import PartialResults
 from rightcall.likelihood.prefix_tree import PrefixTree, group
 from rightcall.likelihood.scorer import Scorer
 from rightcall.recipe.sections import EvaluationSection
 from rightcall.rows.vocabulary import BEHAVIOURS
 
+logger = logging.getLogger(__name__)
+
 Item = dict[str, Any]
+PART = "choice"  # of the progress
 
 # Two answers closer than this may change places in bf16. Largest error of a difference between two answers seen with
 # SmolLM2-135M on 36 items of When2Call and SGD: 0.74 nats, 0.0053 nats a character.
@@ -87,6 +94,30 @@ class Plan:
             return [[index] for index in indices]
         sequences = [self.questions[index].sequences for index in indices]
         return [[indices[position] for position in chunk] for chunk in group(sequences, self.max_tokens)]
+
+
+def score_items(plan: Plan, finished: PartialResults, progress: Progress) -> dict[int, Scored]:
+    """All trees of the plan by number; those in `finished` are not computed again.
+
+    Raises:
+        SystemExit: with status 143, when the job was asked to stop; what is done is kept for the next run.
+    """
+    done = {number: Scored(**piece) for number, piece in finished.pieces.items()}
+    if done:
+        logger.info("going on after %d of %d trees that an earlier run scored", len(done), len(plan.chunks))
+    progress.known(
+        PART, sum(len(scored.items) for scored in done.values()), sum(scored.tokens for scored in done.values())
+    )
+    with progress.watching(plan.scorer.model, PART):
+        for number, chunk in enumerate(plan.chunks):
+            if number in done:
+                continue
+            progress.stop_if_asked()
+            started = time.monotonic()
+            scored = done[number] = plan.score(chunk)
+            finished.add(number, scored._asdict())
+            progress.add(PART, len(scored.items), scored.tokens, time.monotonic() - started, scored.tokens)
+    return done
 
 
 def is_near_tie(item: Mapping[str, Any]) -> bool:

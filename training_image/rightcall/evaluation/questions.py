@@ -34,10 +34,8 @@ def read_questions(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], st
     """The rows as prompts and answers in tokens, in their order.
 
     Raises:
-        ScoringError: no rows, an id twice, an item that the template cannot write or the window cannot hold.
+        ScoringError: an id twice, an item that the template cannot write or the window cannot hold.
     """
-    if not rows:
-        raise ScoringError("the evaluation set has no items (0 rows); check data.evaluation in the recipe")
     repeated = [name for name, n in Counter(row["id"] for row in rows).items() if n > 1]
     if repeated:
         raise ScoringError(

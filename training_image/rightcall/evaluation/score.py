@@ -1,15 +1,15 @@
-"""The stage `score`: the model channel's model on the dataset channel's items.
+"""The stage `score`: the model channel's model on the dataset channel's steps and items; one of the two must be there.
 
-    items.jsonl        a line per item: log-likelihoods, predictions
-    generations.jsonl  a sample answered freely, parsed and judged
-    scores.json        every metric with n, confusion matrix, the keyword rule beside it; no intervals: they are
-                       computed from the items when shown, so that their settings may change without scoring again
-    metrics.jsonl      progress while it runs
-    summary.json       seconds, memory, tokens per second
+    written.jsonl  a line per step: what the model wrote in its place, freely and under the grammar, judged
+    items.jsonl    a line per multiple-choice item: log-likelihoods, predictions; empty when there are none
+    scores.json    every metric with n, faults, confusion matrix, the keyword rule beside it; no intervals: they are
+                   computed from the lines when shown, so that their settings may change without scoring again
+    metrics.jsonl  progress while it runs
+    summary.json   seconds, memory, tokens per second
 
-Timings stand in summary.json and metrics.jsonl only, so that equal models get equal items and scores.
-Trees and batches that are done are kept among the checkpoints (items.partial.jsonl, generations.partial.jsonl): a job
-that was killed, or asked to stop, goes on after them.
+Timings stand in summary.json and metrics.jsonl only, so that equal models get equal lines and scores.
+What is done is kept among the checkpoints (items, free, grammar: *.partial.jsonl): a job that was killed, or asked to
+stop, goes on after it.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
+from rightcall.decoding.grammar import Grammar
 from rightcall.errors import ScoringError
-from rightcall.evaluation.generation import answer_rows, sample
-from rightcall.evaluation.multiple_choice import Item, Plan, Scored
-from rightcall.evaluation.questions import read_questions
-from rightcall.job import metrics_log
-from rightcall.job.folders import STOPPED, Job
+from rightcall.evaluation.model import load_model, model_folder
+from rightcall.evaluation.multiple_choice import PART, Item, Plan, score_items
+from rightcall.evaluation.progress import Part, Progress
+from rightcall.evaluation.questions import Question, read_questions
+from rightcall.evaluation.steps import read_prompts, steps_to_write
+from rightcall.evaluation.writing import Turns, Writing, conduct_of, expected_weights, written_lines
+from rightcall.job.folders import Job
 from rightcall.job.partial_results import PartialResults
 from rightcall.likelihood.scorer import Scorer
-from rightcall.measurement import metrics
+from rightcall.measurement import metrics, written
 from rightcall.measurement.baseline import rule_items
 from rightcall.parallel.processes import memory_bytes
 from rightcall.recipe.sections import EvaluationSection
 from rightcall.rows.snapshots import read_snapshot
 from rightcall.rows.vocabulary import Row
+from rightcall.toolcalls.schema import tool_function
 from rightcall.toolcalls.template_check import load_template
 
 logger = logging.getLogger(__name__)
-
-FLOAT32_SHARE = 0.6  # of the GPU's free memory that float32 weights may take
 
 
 def run(job: Job) -> None:
@@ -52,171 +52,147 @@ def run(job: Job) -> None:
         torch.set_num_threads(job.recipe.compute.threads)
     settings = job.recipe.evaluation
     folder = model_folder(job.channel("model"))
-    items_read = read_snapshot(job.channel("dataset"), "choice")
+    choice_rows, step_rows = read_rows(job.channel("dataset"))
     template = load_template(folder, job.recipe.model.chat_template)
-    questions = read_questions(template, items_read, settings.prompt)
+    questions = read_questions(template, choice_rows, settings.prompt)
+    steps = steps_to_write(step_rows, choice_rows, settings.generation_items, settings.seed)
+    turns = Turns(template, steps, read_prompts(template, steps), settings)
+    grammar = Grammar(template) if settings.grammar and steps else None
     model = load_model(folder, trust_remote_code=job.recipe.model.trust_remote_code)
-    plan = Plan(Scorer(model), questions, settings)
-    work = ScoringWork(job, plan)
-    items = work.score()
+    scoring = Scoring(job, model, questions, turns)
+    items = scoring.choose()
+    lines = scoring.write(grammar)
+    scores = summarise(choice_rows, items, lines, settings)
+    scores |= {"tokens_forward": scoring.tokens_forward, "tokens_naive": scoring.tokens_naive}
     write_lines(job.output / "items.jsonl", items)
-    asked = sample(items_read, settings.generation_items, settings.seed)
-    answered = job.checkpoints / "generations.partial.jsonl"
-    generations = answer_rows(model, template, asked, settings, kept=answered, before_batch=work.stop_if_asked)
-    write_lines(job.output / "generations.jsonl", generations)
-    scores = summarise(items_read, items, generations, settings)
-    scores |= {"tokens_forward": work.tokens, "tokens_naive": plan.tokens_naive}
+    write_lines(job.output / "written.jsonl", lines)
     _write_json(job.output / "scores.json", scores)
     seconds = time.monotonic() - started
-    _write_json(job.output / "summary.json", _summary(work, len(items), seconds))
-    work.finished.forget()
-    answered.unlink(missing_ok=True)
-    logger.info("scored %d items in %.1f s: acc_norm %.3f", len(items), seconds, scores["metrics"]["acc_norm"]["value"])
-
-
-class ScoringWork:
-    """Trees scored so far, on disk as they are done."""
-
-    def __init__(self, job: Job, plan: Plan) -> None:
-        self.job, self.plan = job, plan
-        self.finished = PartialResults(job.checkpoints / "items.partial.jsonl", plan.digest)
-        self.done = {number: Scored(**piece) for number, piece in self.finished.pieces.items()}
-        self.computed = 0  # tokens fed to the model in this process
-        self.fed = 0  # what one sequence at a time would have fed for them
-        self.seconds = 0.0
-
-    @property
-    def tokens(self) -> int:
-        return sum(scored.tokens for scored in self.done.values())
-
-    def stop_if_asked(self) -> None:
-        """Ends the process when the job was asked to stop.
-
-        Raises:
-            SystemExit: with status 143; what is done is kept for the next run.
-        """
-        if self.job.stop_flag.exists():
-            logger.info("asked to stop: %d of %d trees are kept", len(self.done), len(self.plan.chunks))
-            raise SystemExit(STOPPED)
-
-    def score(self) -> list[Item]:
-        """All items in the order of the rows.
-
-        Raises:
-            SystemExit: with status 143, when the job was asked to stop; what is done is kept for the next run.
-        """
-        started = time.monotonic()
-        if self.done:
-            logger.info(
-                "going on after %d of %d trees that an earlier run scored", len(self.done), len(self.plan.chunks)
-            )
-        metrics_log.cut(self.job.output / "metrics.jsonl", self._items_done())
-        for number, chunk in enumerate(self.plan.chunks):
-            if number in self.done:
-                continue
-            self.stop_if_asked()
-            scored = self.plan.score(chunk)
-            self.done[number] = scored
-            self.computed += scored.tokens
-            self.fed += self._naive(number)
-            self.seconds = time.monotonic() - started
-            self.finished.add(number, scored._asdict())
-            metrics_log.append(self.job.output / "metrics.jsonl", self._progress())
-        return self.plan.in_order(self.done)
-
-    def _progress(self) -> dict[str, Any]:
-        left = self.plan.tokens_naive - sum(map(self._naive, self.done))
-        return {
-            "step": self._items_done(),
-            "total_steps": len(self.plan.questions),
-            "seconds": round(self.seconds, 3),
-            "eta_seconds": round(self.seconds * left / self.fed, 1),
-            "tokens_per_second": round(self.computed / self.seconds, 1),
-        }
-
-    def _items_done(self) -> int:
-        return sum(len(scored.items) for scored in self.done.values())
-
-    def _naive(self, number: int) -> int:
-        return sum(
-            len(sequence) - 1 for index in self.plan.chunks[number] for sequence in self.plan.questions[index].sequences
-        )
-
-
-def summarise(
-    choice_rows: Sequence[Row],
-    items: Sequence[Item],
-    generations: Sequence[Item],
-    settings: EvaluationSection,
-) -> dict[str, Any]:
-    """scores.json: nothing in it depends on how long the work took, or on settings that are not in the stage's key."""
-    rule = rule_items(choice_rows)
-    return {
-        "metrics": metrics.plain_values(items, generations),
-        "confusion": metrics.confusion(items),
-        "confusion_acc": metrics.confusion(items, "prediction"),
-        "error_kinds": dict(Counter(line["error_kind"] for line in generations if line["error_kind"]).most_common()),
-        "baseline_rule": {
-            "metrics": metrics.plain_values(rule, []),
-            "confusion": metrics.confusion(rule),
-        },
-        "prompt": settings.prompt,
-        "dtype": settings.dtype,
-        "n": len(items),
-        "rescored": sum(item["rescored"] for item in items),
-    }
-
-
-def model_folder(channel: Path) -> Path:
-    """The channel itself, or its `model` folder (a stage's folder in the store).
-
-    Raises:
-        ScoringError: neither holds a config.json.
-    """
-    for folder in (channel, channel / "model"):
-        if (folder / "config.json").is_file():
-            return folder
-    raise ScoringError(
-        f"{str(channel)!r} holds no model: neither config.json nor model/config.json is there; name a model folder"
+    _write_json(job.output / "summary.json", scoring.summary(seconds))
+    scoring.forget()
+    logger.info(
+        "scored %d items and %d written steps in %.1f s: %s", len(items), len(lines), seconds, _headline(scores)
     )
 
 
-def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """In float32 (near-ties need it), on the GPU if there is one.
+def read_rows(snapshot: Path) -> tuple[list[Row], list[Row]]:
+    """Multiple-choice items and steps of a snapshot; either may be missing.
 
     Raises:
-        ScoringError: the model cannot be loaded.
+        ScoringError: it holds neither.
     """
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as err:
+    choices, steps = (
+        list(read_snapshot(snapshot, kind)) if (snapshot / f"{kind}.parquet").is_file() else []
+        for kind in ("choice", "step")
+    )
+    if not choices and not steps:
         raise ScoringError(
-            f"the model in {str(folder)!r} cannot be loaded: {err}; check config.json and model.safetensors"
-        ) from err
-    if not torch.cuda.is_available():
-        return model.float()
-    free, _ = torch.cuda.mem_get_info()
-    if 4 * model.num_parameters() > FLOAT32_SHARE * free:
-        logger.warning(
-            "float32 weights do not fit beside the work in %.1f GiB of free GPU memory: near-ties stay in bf16",
-            free / 2**30,
+            f"the snapshot {str(snapshot)!r} has nothing to evaluate: 0 multiple-choice items and 0 steps of conversations; "
+            "check data.evaluation and data.conversations in the recipe"
         )
-        return model.to("cuda")
-    return model.float().to("cuda")
+    return choices, steps
 
 
-def _summary(work: ScoringWork, n: int, seconds: float) -> dict[str, Any]:
+class Scoring:
+    """One model's work on one evaluation: items chosen, steps written; on disk as it is done."""
+
+    def __init__(self, job: Job, model: Any, questions: Sequence[Question], turns: Turns) -> None:
+        self._turns = turns
+        self._plan = Plan(Scorer(model), questions, turns.settings)
+        self._finished = PartialResults(job.checkpoints / "items.partial.jsonl", self._plan.digest)
+        free, grammar = expected_weights(turns)
+        n = len(turns.steps)
+        parts = [Part(PART, len(questions), self._plan.tokens_naive), Part("free", n, free)]
+        parts += [Part("grammar", n, grammar)] if turns.settings.grammar and n else []
+        self._progress = Progress(job, *parts)
+        self._writing = Writing(model, turns, self._progress, job.checkpoints)
+        self.tokens_forward = 0  # of the items, whoever computed them
+        self.warnings = unknown_policy_tools(turns.steps, turns.settings)
+
+    @property
+    def tokens_naive(self) -> int:
+        """What one sequence at a time would feed to the model for the items."""
+        return self._plan.tokens_naive
+
+    def choose(self) -> list[Item]:
+        """Lines of items.jsonl."""
+        scored = score_items(self._plan, self._finished, self._progress)
+        self.tokens_forward = sum(each.tokens for each in scored.values())
+        return self._plan.in_order(scored)
+
+    def write(self, grammar: Grammar | None) -> list[dict[str, Any]]:
+        """Lines of written.jsonl."""
+        free = self._writing.free()
+        constrained = self._writing.under_grammar(free, grammar) if grammar is not None else None
+        return written_lines(self._turns, free, constrained)
+
+    def forget(self) -> None:
+        self._finished.forget()
+        self._writing.forget()
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        parts = self._progress.parts.values()
+        tokens, worked = sum(part.tokens for part in parts), self._progress.seconds
+        warnings = list(self.warnings)
+        if not self._plan.scorer.uses_trees:
+            warnings.append("scored question by question: the model's attention takes no prefix trees")
+        if not self._writing.decoder.uses_trees:
+            warnings.append("answers were written without shared prefixes: the model's attention takes no prefix trees")
+        return {
+            "steps": self._progress.total,
+            "seconds": round(seconds, 1),
+            "scoring_seconds": round(worked, 1),
+            **{f"{part.name}_seconds": round(part.seconds, 1) for part in parts},
+            "tokens": tokens,
+            "tokens_per_second": round(tokens / worked, 1) if worked else None,
+            "peak_memory_bytes": memory_bytes(),
+            "warnings": warnings,
+        }
+
+
+def unknown_policy_tools(steps: Sequence[Row], settings: EvaluationSection) -> list[str]:
+    """A warning when the policy names tools that no step offers: its faults would never be found."""
+    conduct = conduct_of(settings.policy)
+    if conduct is None or not steps:
+        return []
+    offered = {tool_function(tool).get("name") for step in steps for tool in step["tools"]}
+    unknown = sorted((conduct.authenticate | conduct.write | conduct.open) - offered)
+    if not unknown:
+        return []
+    warning = f"evaluation.policy names tools that no step offers: {unknown!r}; correct the names"
+    logger.warning("%s", warning)
+    return [warning]
+
+
+def summarise(
+    choice_rows: Sequence[Row], items: Sequence[Item], lines: Sequence[Mapping[str, Any]], settings: EvaluationSection
+) -> dict[str, Any]:
+    """scores.json: nothing in it depends on how long the work took, or on settings that are not in the stage's key."""
+    chosen: dict[str, Any] = {}
+    if items:
+        rule = rule_items(choice_rows)
+        chosen = {
+            "confusion": metrics.confusion(items),
+            "confusion_acc": metrics.confusion(items, "prediction"),
+            "baseline_rule": {"metrics": metrics.plain_values(rule), "confusion": metrics.confusion(rule)},
+            "prompt": settings.prompt,
+            "rescored": sum(item["rescored"] for item in items),
+        }
     return {
-        "steps": n,
-        "seconds": round(seconds, 1),
-        "scoring_seconds": round(work.seconds, 1),
-        "tokens": work.computed,
-        "tokens_per_second": round(work.computed / work.seconds, 1) if work.seconds else None,
-        "peak_memory_bytes": memory_bytes(),
-        "warnings": []
-        if work.plan.scorer.uses_trees
-        else ["scored question by question: the model's attention takes no prefix trees"],
+        "metrics": written.plain_values(lines) | (metrics.plain_values(items) if items else {}),
+        "faults": written.fault_table(lines),
+        **chosen,
+        "dtype": settings.dtype,
+        "n": len(items),
+        "n_written": len(lines),
     }
+
+
+def _headline(scores: Mapping[str, Any]) -> str:
+    found = scores["metrics"]
+    return ", ".join(
+        f"{name} {found[name]['value']:.3f}" for name in ("right", "overcall", "acc_norm") if name in found
+    )
 
 
 def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

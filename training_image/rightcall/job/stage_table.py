@@ -53,7 +53,7 @@ STAGES: Mapping[str, StageFacts] = {
         ),
         StageFacts(
             "score", "rightcall.evaluation.score", "evaluation", "choice", utilisation=0.25, resumes=True,
-            leaves="output/data/items.jsonl",
+            leaves="output/data/scores.json",
         ),
     )
 }  # fmt: skip

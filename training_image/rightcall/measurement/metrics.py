@@ -1,4 +1,4 @@
-"""Numbers about multiple-choice and generation results, each with n and a confidence interval. Needs numpy only.
+"""Numbers about multiple-choice results, each with n and a confidence interval. Needs numpy only.
 
 Two decision rules, as in lm-eval: `acc` takes the answer with the highest log-likelihood, `acc_norm` the one with the
 highest log-likelihood per character of its text. Everything without a suffix (macro_f1, recall_*, tool_hallucination,
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rightcall.errors import ScoringError
-from rightcall.measurement.generations import GENERATION_METRICS, verdict_flags
 from rightcall.measurement.intervals import (
     Counts,
     Difference,
@@ -75,7 +74,7 @@ def summarise(items: Sequence[Item], *, confidence: float, bootstrap_samples: in
     return {name: found[name] for name in METRICS if name in found}
 
 
-def plain_values(items: Sequence[Item], generations: Sequence[Item]) -> dict[str, dict[str, float]]:
+def plain_values(items: Sequence[Item]) -> dict[str, dict[str, float]]:
     """{"acc_norm": {"value": 0.5, "n": 12}, …}: what the items say, without intervals and so without their settings.
 
     Raises:
@@ -88,10 +87,7 @@ def plain_values(items: Sequence[Item], generations: Sequence[Item]) -> dict[str
         denominators = _denominators(observed, rule)
         for name, value in _measure(observed, rule).items():
             found[name] = {"value": value.item(), "n": denominators.get(name, len(items))}
-    shares = {name: verdict_flags(generations, name) for name in GENERATION_METRICS}
-    return {name: found[name] for name in METRICS if name in found} | {
-        name: {"value": sum(flags) / len(flags), "n": len(flags)} for name, flags in shares.items() if flags
-    }
+    return {name: found[name] for name in METRICS if name in found}
 
 
 def paired(

@@ -1,0 +1,374 @@
+"""What the grammar lets a model write is what the verifier accepts, and what a template writes is what the grammar lets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import build_tiny_tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+from tokenizers.models import BPE, WordLevel
+
+from rightcall.chat.template import ChatTemplate
+from rightcall.decoding.grammar import Grammar
+from rightcall.decoding.grammar_dialect import TAGS
+from rightcall.decoding.grammar_tokens import token_bytes
+from rightcall.errors import DataError, RecipeError, ScoringError
+from rightcall.rows.tool_schemas import normalise_tools
+from rightcall.toolcalls.syntax import _TAG
+from rightcall.toolcalls.template_check import load_template
+from rightcall.toolcalls.verifier import parse, validate_call
+
+CORPUS = Path(str(find_spec("trl").origin)).parent / "chat_templates"
+LISTED = (  # When2Call's way: all calls in one list
+    "{{ tools | tojson if tools }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for call in m.tool_calls or [] %}"
+    "{{ '<TOOLCALL>[' if loop.first else ', ' }}{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}"
+    "{{ ']</TOOLCALL>' if loop.last }}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEMPLATES = ("chatml-tools", "qwen2_5", "qwen3", "qwen3_instruct_2507", "llama3_1", "llama3_2", "listed")
+TAGS_AS = ("pieces", "token", "special token")
+ONE_CALL_ONLY = {"llama3_1", "llama3_2"}
+CONTROL = (
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    "<|python_tag|>",
+)
+
+
+def tool(name: str, properties: dict[str, Any], required: list[str] | None = None, **more: Any) -> dict[str, Any]:
+    required = list(properties) if required is None else required
+    parameters = {"type": "object", "properties": properties, "required": required, **more}
+    return {"type": "function", "function": {"name": name, "description": "", "parameters": parameters}}
+
+
+PLACE = {
+    "type": "object",
+    "properties": {"near": {"$ref": "#/$defs/place"}, "zip": {"type": "integer"}},
+    "required": ["zip"],
+}
+TOOLS = normalise_tools([
+    tool("get_weather", {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "°F"]}}, ["city"]),
+    tool("book_table", {
+        "guests": {"type": "integer", "minimum": 1, "maximum": 20},
+        "when": {"type": "object", "properties": {"day": {"enum": ["today", 5, None]}, "at": {"type": "number"}}},
+        "seats": {"type": "array", "items": {"type": "string", "enum": ["bar", "größe"]}, "minItems": 1, "maxItems": 3},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "smoking": {"type": ["boolean", "null"]},
+    }, ["guests", "when"]),
+    tool("get", {}, []),
+    tool("find_place", {"place": {"$ref": "#/$defs/place"}}, **{"$defs": {"place": PLACE}}),
+    tool("set", {"größe": {"type": "string"}}, [], additionalProperties={"type": "integer"}),
+    tool("store", {"value": {}, "tree": {"type": "object"}}, ["value"]),
+    tool("many", {f"a{n}": {"type": "boolean"} for n in range(9)}, ["a0", "a8"]),
+])  # fmt: skip
+
+
+def call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"name": name, "arguments": arguments}
+
+
+CALLS: dict[str, list[dict[str, Any]]] = {
+    "unicode": [call("get_weather", city='東京 😀 "x" \\ \n</b>', unit="°F")],
+    "a tag inside": [call("get_weather", city="</tool_call>")],
+    "other order": [call("get_weather", unit="celsius", city="Łódź")],
+    "nested": [call("book_table", guests=20, when={"day": None, "at": -2.5}, seats=["bar", "größe"], note=None)],
+    "another order": [call("book_table", smoking=True, when={}, note="", guests=1)],
+    "nothing": [call("get")],
+    "recursive": [call("find_place", place={"near": {"near": {"zip": 3}, "zip": 2}, "zip": 1})],
+    "undeclared": [call("set", a=1, größe="", größen=-2)],
+    "any value": [call("store", tree={"a": [1, {}]}, value=[{"b": [None, True, 2.5]}, "ü"])],
+    "many": [call("many", a0=True, a3=False, a8=True)],
+    "parallel": [call("get"), call("get_weather", city="Oslo"), call("get")],
+}
+TEXTS = (
+    "", "Which city?", "Use {braces} and [lists] (so to say).\n\n- one: {\"a\": 1}\n1. two", "日本は晴れです 😀",
+    '```json\n{"city": "Rome"}\n```', "I call get_weather(city) for you: f(x) == 2, {\"name\": \"Ada\"}", "5 < 6 and a > b",
+)  # fmt: skip
+
+
+def message(calls: list[dict[str, Any]], text: str = "") -> dict[str, Any]:
+    numbered = [{"id": f"call{n:05}", "type": "function", "function": each} for n, each in enumerate(calls)]
+    return {"role": "assistant", "content": text, "tool_calls": numbered}
+
+
+def folder_of(target: Path, template: str, tags: str = "pieces") -> Path:
+    """A model folder without weights whose tokenizer writes the tags of calls in this way."""
+    folder = build_tiny_tokenizer(target)
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    whole.add_special_tokens([AddedToken(token, special=True) for token in CONTROL])
+    if tags != "pieces":
+        found = [AddedToken(token, special=tags == "special token") for token in ("<tool_call>", "</tool_call>")]
+        (whole.add_special_tokens if tags == "special token" else whole.add_tokens)(found)
+    whole.save(str(folder / "tokenizer.json"))
+    if template != "chatml-tools":
+        source = LISTED if template == "listed" else (CORPUS / f"{template}.jinja").read_text(encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(
+    scope="module", params=[(name, "pieces") for name in TEMPLATES] + [("qwen3", way) for way in TAGS_AS[1:]]
+)
+def written_by(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, ChatTemplate, Grammar]:
+    name, tags = request.param
+    folder = folder_of(tmp_path_factory.mktemp("grammar") / "model", name, tags)
+    template = load_template(folder, name if name == "chatml-tools" else None)
+    return name, template, Grammar(template)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChatTemplate, Grammar]:
+    template = load_template(folder_of(tmp_path_factory.mktemp("ours") / "model", "chatml-tools"), "chatml-tools")
+    return template, Grammar(template)
+
+
+def test_what_a_template_writes_is_what_the_grammar_lets(written_by: tuple[str, ChatTemplate, Grammar]) -> None:
+    name, template, grammar = written_by
+    for case, calls in CALLS.items():
+        control = "</tool_call>" in template.tokenizer.get_vocab() and case == "a tag inside"
+        if control or (case == "parallel" and name in ONE_CALL_ONLY):
+            continue
+        assert [problem for each in calls for problem in validate_call(each, TOOLS)] == []
+        text = template.answer_text(message(calls))
+        assert grammar.first_violation(template.tokenize(text), TOOLS) is None, (case, text)
+        assert grammar.first_violation([*template.tokenize(text), template.eos_ids[0]], TOOLS, "required") is None
+    for text in TEXTS:
+        assert grammar.first_violation(template.tokenize(text), TOOLS) is None, text
+    if name not in ONE_CALL_ONLY:
+        text = template.answer_text(message(CALLS["unicode"], "Let me {look}: one (1) moment."))
+        assert text.startswith("Let me")
+        assert grammar.first_violation(template.tokenize(text), TOOLS) is None, text
+
+
+def walk(template: ChatTemplate, grammar: Grammar, seed: int, choice: str, start: str) -> str:
+    """What random logits write under the masks; half of the time they close what is open, if they may."""
+    random = np.random.default_rng(seed)
+    constraint = grammar.constraint(TOOLS, choice)
+    ids = template.tokenize(start)
+    for token in ids:
+        assert constraint.mask()[token]
+        constraint.accept(token)
+    quote, brace, bracket, letter = (template.tokenizer.token_to_id(character) for character in '"}]~')
+    while len(ids) < 800:
+        mask = constraint.mask()
+        assert mask.any()
+        may_end, closing = mask[template.eos_ids].any(), [quote] if mask[letter] else [brace, bracket]
+        mask[template.eos_ids] = False
+        if may_end and (random.random() < 0.5 or not mask.any()):
+            return template.decode(ids)
+        closing = [token for token in closing if mask[token] and random.random() < 0.5]
+        ids.append(closing[0] if closing else int(np.where(mask, random.random(len(mask)), -1).argmax()))
+        constraint.accept(ids[-1])
+    raise AssertionError(f"the walk {seed} never ended: {template.decode(ids)!r}")
+
+
+def test_a_random_walk_that_begins_a_call_ends_in_valid_calls(written_by: tuple[str, ChatTemplate, Grammar]) -> None:
+    name, template, grammar = written_by
+    begun = template.answer_text(message(CALLS["nothing"])).split("get")[0]
+    called = set()
+    for seed in range(200):
+        start = "" if seed % 2 else begun if seed % 4 or name in ONE_CALL_ONLY else f"Well, (see) {{x}}:\n{begun}"
+        text = walk(template, grammar, seed, "required" if seed % 2 else "auto", start)
+        parsed = parse(text)
+        assert parsed.error is None, (text, parsed.error)
+        assert parsed.calls, text
+        assert [problem for each in parsed.calls for problem in validate_call(each, TOOLS)] == [], text
+        called |= {each["name"] for each in parsed.calls}
+    assert called == {each["function"]["name"] for each in TOOLS}
+
+
+@pytest.mark.parametrize(("wrong", "right"), [  # a call, and as much of its text as is right
+    (call("get_weather", city="x", unit="kelvin"), '"unit": "'),
+    (call("got_weather", city="x"), '"name": "g'),
+    (call("get_weather", city=5), '"city": '),
+    (call("get_weather"), '"arguments": {'),
+    (call("get_weather", city="x", day="y"), '"x", "'),
+    (call("book_table", guests=21, when={}), '"guests": 2'),
+    (call("book_table", guests=2.5, when={}), '"guests": 2'),
+    (call("book_table", guests=2, when={"day": 6}), '"day": '),
+    (call("book_table", guests=2, when={"where": 1}), '"when": {"'),
+    (call("book_table", guests=2, when={}, guest=3), '{}, "'),
+    (call("find_place", place={}), '"place": {'),
+    (call("set", größe="x", b="1"), '"b": '),
+])  # fmt: skip
+def test_a_wrong_call_breaks_the_grammar_at_its_first_wrong_token(
+    ours: tuple[ChatTemplate, Grammar], wrong: dict[str, Any], right: str
+) -> None:
+    template, grammar = ours
+    text = template.answer_text(message([wrong]))
+    first, ids = text.index(right) + len(right), template.tokenize(text)
+    place = grammar.first_violation(ids, TOOLS)
+    assert place is not None
+    assert len(template.decode(ids[:place])) <= first < len(template.decode(ids[: place + 1]))
+    constraint = grammar.constraint(TOOLS)
+    for token in ids[:place]:
+        assert constraint.mask()[token]
+        constraint.accept(token)
+    assert not constraint.mask()[ids[place]]
+    with pytest.raises(ScoringError, match="does not allow the token"):
+        constraint.accept(ids[place])
+
+
+def test_an_answer_may_end_exactly_where_its_calls_are_complete(ours: tuple[ChatTemplate, Grammar]) -> None:
+    template, grammar = ours
+    ids = template.tokenize(template.answer_text(message(CALLS["parallel"])))
+    constraint, ends = grammar.constraint(TOOLS, "required"), []
+    for place, token in enumerate(ids):
+        cut = grammar.first_violation(ids[:place], TOOLS, "required")
+        assert cut == (None if constraint.mask()[template.eos_ids].all() else place)
+        ends += [template.decode(ids[:place])] if cut is None else []
+        constraint.accept(token)
+    assert ends == [template.answer_text(message(CALLS["parallel"][:n])) for n in (1, 2)]
+    assert constraint.mask()[template.eos_ids].all()
+    for end in template.eos_ids:
+        constraint.accept(end)
+
+
+def test_only_end_of_turn_and_no_other_special_token_may_come(ours: tuple[ChatTemplate, Grammar]) -> None:
+    template, grammar = ours
+    special = {id_ for id_, token in template.tokenizer.get_added_tokens_decoder().items() if token.special}
+    assert special - set(template.eos_ids)
+    for start in ("", "Hello", template.answer_text(message(CALLS["unicode"]))[:60]):
+        constraint = grammar.constraint(TOOLS)
+        for token in template.tokenize(start):
+            constraint.accept(token)
+        assert not constraint.mask()[sorted(special - set(template.eos_ids))].any()
+
+
+def test_without_tools_no_call_can_begin(written_by: tuple[str, ChatTemplate, Grammar]) -> None:
+    _, template, grammar = written_by
+    ids = template.tokenize(template.answer_text(message(CALLS["nothing"])))
+    for tools, choice in (([], "auto"), (None, "auto"), (TOOLS, "none")):
+        place = grammar.first_violation(ids, tools, choice)
+        assert place is not None
+        assert "get" not in template.decode(ids[: place + 1])
+        assert grammar.first_violation(template.tokenize("I have no tools."), tools, choice) is None
+
+
+def test_a_required_call_comes_first_and_a_named_tool_is_the_only_one(
+    written_by: tuple[str, ChatTemplate, Grammar],
+) -> None:
+    _, template, grammar = written_by
+    text = template.tokenize("Which city?")
+    get, weather = (template.tokenize(template.answer_text(message(CALLS[case]))) for case in ("nothing", "unicode"))
+    assert grammar.first_violation(text, TOOLS, "required") == 0
+    assert grammar.first_violation([], TOOLS, "required") == 0
+    assert grammar.first_violation(get, TOOLS, "required") is None
+    assert grammar.first_violation(weather, TOOLS, "get_weather") is None
+    assert grammar.first_violation(get, TOOLS, "get_weather") is not None
+    assert grammar.first_violation(text, TOOLS, "get_weather") == 0
+    with pytest.raises(DataError, match="'send', which is not offered; choose one of .*'get_weather'"):
+        grammar.constraint(TOOLS, "send")
+    with pytest.raises(DataError, match="a call is required, and no tool is offered"):
+        grammar.constraint([], "required")
+
+
+FRAGMENTS = (
+    "{", "}", "[", "]", '"name"', '"arguments"', "parameters", '"type"', '"id"', "function", ":", " ", "\n", "\t", ";", ",", "=",
+    "```", "```json\n", "`", "foo(", "a=1", ")", "()", "- ", "1. ", *TAGS, "</tool_call>", "<think>", "</think>", '"', "x", "é",
+    "\u2003", "\x1c", "\\", "'", '{"name": "get", "arguments": {}}', "get()", "naïve(", "[get()]",
+)  # fmt: skip
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=9).map("".join))
+def test_free_text_holds_nothing_that_the_verifier_reads_as_a_call(
+    ours: tuple[ChatTemplate, Grammar], text: str
+) -> None:
+    template, grammar = ours
+    if grammar.first_violation(template.tokenize(text), TOOLS, "none") is None:
+        parsed = parse(text)
+        assert (parsed.error, parsed.calls) == (None, []), text
+    told = f"{text}{template.answer_text(message(CALLS['unicode']))}"
+    if "<think>" not in text and grammar.first_violation(template.tokenize(told), TOOLS) is None:
+        assert parse(told).calls == CALLS["unicode"], told
+
+
+def test_the_tags_are_those_of_the_verifier() -> None:
+    assert [tag for tag in TAGS if not re.fullmatch(_TAG, tag)] == []
+    assert re.sub(_TAG, "", "".join(TAGS)) == ""
+
+
+def test_masks_fit_a_head_that_is_larger_than_the_tokenizer(ours: tuple[ChatTemplate, Grammar]) -> None:
+    template, grammar = ours
+    size = len(token_bytes(template.tokenizer))
+    assert grammar.constraint(TOOLS).mask().shape == (size,)
+    wide = Grammar(template, vocabulary=size + 75).constraint(TOOLS).mask()
+    assert (wide.shape, wide.dtype, wide[size:].any()) == ((size + 75,), np.dtype(bool), np.False_)
+    assert (wide[:size] == grammar.constraint(TOOLS).mask()).all()
+
+
+def test_a_schema_that_the_engine_cannot_hold_is_said_once(
+    ours: tuple[ChatTemplate, Grammar], caplog: pytest.LogCaptureFixture
+) -> None:
+    template, _ = ours
+    grammar = Grammar(template)
+    unique = tool("unique", {"ids": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}})
+    never = tool("never", {"a": {"type": "string", "minLength": 5, "maxLength": 2}})
+    with caplog.at_level(logging.WARNING):
+        for tools in ([unique, never, *TOOLS], [never, unique], [unique, never]):
+            grammar.constraint(tools)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert re.search(r"parameters of 'unique' .* is left out .*uniqueItems.*correct or simplify", said[0])
+    assert re.search(r"parameters of 'never' .* may be any JSON object", said[1])
+    tools = [unique, never, *TOOLS]
+
+    def passes(name: str, **arguments: Any) -> bool:
+        ids = template.tokenize(template.answer_text(message([call(name, **arguments)])))
+        return grammar.first_violation(ids, tools) is None
+
+    assert passes("unique", ids=[1, 1])
+    assert not passes("unique", ids=["a"])
+    assert passes("never", b=[{"c": None}])
+    assert not passes("get_weather", city=1)
+
+
+def test_a_dialect_that_the_grammar_does_not_know_is_said_with_the_remedy(tmp_path: Path) -> None:
+    source = LISTED.replace(
+        "{'name': call.function.name, 'arguments': call.function.arguments} | tojson",
+        "call.function.name ~ call.function.arguments | tojson",
+    )
+    source = source.replace("{{ call.function.name ~", "{{ call.function.name ~ ' of ' ~")
+    folder = folder_of(tmp_path / "model", "listed")
+    (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+    with pytest.raises(
+        RecipeError, match=r"does not know how the chat template of .* writes calls: .*; set evaluation.grammar: false"
+    ):
+        Grammar(ChatTemplate.load(folder))
+
+
+def test_tokens_are_the_bytes_of_what_they_were_made_from(ours: tuple[ChatTemplate, Grammar]) -> None:
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)] + ["▁", "a", "é", "b"]
+    fallback = Tokenizer(BPE({piece: place for place, piece in enumerate(pieces)}, [], byte_fallback=True))
+    fallback.normalizer = normalizers.Replace(" ", "▁")
+    fallback.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    for tokenizer in (ours[0].tokenizer, fallback):
+        known = token_bytes(tokenizer)
+        for text in ("a é b", "東京 😀\n\x00", json.dumps(CALLS)):
+            assert b"".join(known[id_] for id_ in tokenizer.encode(text).ids) == text.encode()
+    with pytest.raises(RecipeError, match="cannot tell which bytes"):
+        token_bytes(Tokenizer(WordLevel({"a": 0}, unk_token="a")))
+
+
+def test_a_folder_is_not_changed_by_reading_it(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model", "qwen3", "special token")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    Grammar(load_template(folder)).constraint(TOOLS)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in copy.iterdir()
+    }
