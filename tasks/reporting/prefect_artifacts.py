@@ -218,7 +218,7 @@ def _curves(lines: Sequence[Row], names: Iterable[str]) -> list[Row]:
     No image: Prefect's page writes an image's whole address, and so its base64, across the sidebar.
     """
     rows: list[Row] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         values = [float(line[name]) for line in lines if isinstance(line.get(name), int | float)]
         if not values:
             continue
