@@ -54,7 +54,7 @@ def gather(
     steps = examples.read_steps(store.path(snapshot))
     items = [step for step in steps if "answers" in step] if any(scored.items for scored in found.values()) else []
     rule = page_data.rule_scores(items, recipe.evaluation) if items else {}
-    errors, faults = written_data.error_tables(found, names)
+    errors, faults = written_data.error_tables(found, names, recipe.evaluation)
     refs = {
         "snapshot": snapshot,
         **models,

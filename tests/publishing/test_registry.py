@@ -125,7 +125,7 @@ def test_go_becomes_champion_with_its_lineage(workshop: Workshop) -> None:
     tags = connection.connect().get_model_version("go", "1").tags
     assert json.loads(tags["rightcall.metrics"])["acc_norm"]["n"] == 60
     assert json.loads(tags["rightcall.recipe"])["register"]["name"] == "go"
-    assert tags["rightcall.reason"].startswith("acc_norm improves on the baseline by +0.500")
+    assert tags["rightcall.reason"].startswith("acc_norm improves on the base model by +0.500")
     assert tags["rightcall.git_commit"] == checkout.git_commit()
     assert ArtifactRef.model_validate_json(tags["rightcall.base"]) == given["scores"]
 

@@ -13,12 +13,13 @@ import pytest
 from made_up_run import HOSTILE, MadeUpRun
 
 from rightcall.recipe.loading import load_recipe
-from rightcall.recipe.sections import ConversationSource
+from rightcall.recipe.sections import ConversationSource, PolicySection
+from rightcall.toolcalls.judging import FAULTS
 from tasks.reporting.closing_table import closing_table
 from tasks.reporting.examples import differing_steps, read_steps
 from tasks.reporting.page import gather, render
 from tasks.reporting.page_data import score_table, stage_sentences
-from tasks.reporting.written_data import scripted
+from tasks.reporting.written_data import error_tables, scripted
 from tasks.results import scores as scores_module
 from tasks.results.files import report_path
 from tasks.results.scores import Scores, compare, read_scores
@@ -88,7 +89,7 @@ def test_untrusted_text_is_shown_not_run(page: str) -> None:
 def test_every_part_is_there(page: str, run: MadeUpRun) -> None:
     text = Reader(page).text
     parts = ("Verdict", "What the models write", "Freely", "With the grammar", "What each stage added", "By situation",
-             "What goes wrong", "ungrounded value", "write without confirmation", "Where the models differ",
+             "What goes wrong", "ungrounded value", "The order of steps is not judged", "Where the models differ",
              "Choosing among given answers", "Recall per behaviour", "Training", "Data", "Lineage", "Time and cost",
              "keyword rule", "SFT+DPO", "acc_norm", "Leakage", "right_decline", "overcall_grammar", "tool_not_offered",
              "chosen answers become less likely", run.snapshot.uri[:24], run.models["dpo"].digest[:16])  # fmt: skip
@@ -137,6 +138,14 @@ def test_a_recipe_without_steps_and_one_without_items_have_a_report(tmp_path: Pa
         text = Reader(run.page()).text
         assert ("What the models write" in text, "Choosing among given answers" in text) == (steps > 0, n > 0)
         assert closing_table(run.recipe, run.scores, run.verdict, store=run.store)
+
+
+def test_the_order_of_steps_has_a_table_where_the_recipe_names_the_policy(run: MadeUpRun) -> None:
+    scores = {"base": read_scores(run.store, run.scores["base"], run.recipe.evaluation)}
+    policy = run.recipe.evaluation.model_copy(update={"policy": PolicySection(write=("book_table",))})
+    for evaluation, expected in ((run.recipe.evaluation, ["ungrounded_value"]), (policy, list(FAULTS))):
+        _, faults = error_tables(scores, {"base": "base"}, evaluation)
+        assert [row.name for row in faults] == expected
 
 
 def test_what_is_scripted_is_said(run: MadeUpRun) -> None:
