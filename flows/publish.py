@@ -21,7 +21,7 @@ from rightcall.errors import RecipeError
 from rightcall.recipe.schema import Recipe
 from tasks.machine.run_logger import run_logger
 from tasks.reporting.closing_table import closing_text
-from tasks.reporting.prefect_artifacts import show_report, show_verdict
+from tasks.reporting.prefect_artifacts import remove_unnamed, show_report, show_verdict
 from tasks.runs.earlier import find_results
 from tasks.runs.recorded import recorded_run
 from tasks.runtime.freshness import warn_of_old_versions
@@ -49,6 +49,7 @@ class Approval(RunInput):
     flow_run_name=run_name,
     persist_result=False,
     on_cancellation=[stop_its_jobs],
+    on_failure=[remove_unnamed],
 )
 def publish_model(
     recipe: RecipeFile = None,
