@@ -27,7 +27,7 @@ from rightcall.recipe.sections import GateSection
 
 DEFAULT = GateSection()
 ALONE = GateSection(must_improve=("right",), must_not_drop={})
-PILOT_STEPS, PILOTS, PLANTED = 200, 20, 0.05
+PILOT_STEPS, PILOTS, PLANTED = 400, 20, 0.05
 
 
 def gate(policy: GateSection, steps: int, better_by: float, seed: int, *, champion: bool = False) -> Verdict:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from data_checks.offline_pages import make_readable_offline
 from data_checks.rules import Severity, rules_of
 from rightcall.rows.vocabulary import RowKind
 
@@ -54,6 +55,7 @@ def judge(
             )
     context.build_data_docs()
     shutil.copytree(scratch / "gx" / "uncommitted" / "data_docs" / "local_site", docs, dirs_exist_ok=True)
+    make_readable_offline(docs)
     return {
         "success": all(each["success"] for each in results if each["severity"] == "critical"),
         "expectations": results,

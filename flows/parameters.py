@@ -62,13 +62,14 @@ def _load(path: str | None, overrides: tuple[str, ...], folder: Path, mtime_ns: 
 
 
 def run_name() -> str:
-    """`quickstart-1a2b3c4d`: recipe and digest of its values; one that does not load fails later, with its reasons."""
-    given = flow_run.parameters
+    """`ingest-quickstart-1a2b3c4d`: flow, recipe and digest of its values; one that does not load fails later, with its
+    reasons."""
+    given, flow = flow_run.parameters, flow_run.flow_name
     try:
         recipe = read_recipe(given.get("recipe"), given.get("overrides") or ())
     except RecipeError:
-        return f"{given.get('recipe')} (not a recipe)"
-    return f"{recipe.name}-{recipe.digest}"
+        return f"{flow}-{given.get('recipe')} (not a recipe)"
+    return f"{flow}-{recipe.name}-{recipe.digest}"
 
 
 def stop_its_jobs(flow: Any, flow_run: Any, state: Any) -> None:

@@ -11,7 +11,7 @@ from flows.command_line import arguments, run
 from flows.parameters import Overrides, PipelineStage, RecipeFile, StoreFolder, open_recipe, run_name, stop_its_jobs
 from flows.publish import publish_candidate
 from flows.train import train_stages
-from tasks.reporting.prefect_artifacts import show_checks, show_scores
+from tasks.reporting.prefect_artifacts import remove_unnamed, show_checks, show_scores
 from tasks.runs.estimate import check_costs
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.score import score_model
@@ -25,6 +25,7 @@ from tasks.store.opening import open_store
     flow_run_name=run_name,
     persist_result=False,
     on_cancellation=[stop_its_jobs],
+    on_failure=[remove_unnamed],
 )
 def run_pipeline(
     recipe: RecipeFile = None,

@@ -21,7 +21,7 @@ from rightcall.errors import RecipeError
 from rightcall.recipe.schema import Recipe
 from tasks.machine.run_logger import run_logger
 from tasks.reporting.closing_table import closing_text
-from tasks.reporting.prefect_artifacts import show_report, show_verdict
+from tasks.reporting.prefect_artifacts import remove_unnamed, show_report, show_verdict
 from tasks.runs.earlier import find_results
 from tasks.runs.recorded import recorded_run
 from tasks.runtime.freshness import warn_of_old_versions
@@ -49,6 +49,7 @@ class Approval(RunInput):
     flow_run_name=run_name,
     persist_result=False,
     on_cancellation=[stop_its_jobs],
+    on_failure=[remove_unnamed],
 )
 def publish_model(
     recipe: RecipeFile = None,
@@ -97,7 +98,8 @@ def publish_candidate(
             model=models[candidate], scores=scores[candidate], snapshot=snapshot, verdict=verdict,
             store=store, run=record.id, others=models,
         )  # fmt: skip
-        report = write_report(recipe, store=store, snapshot=snapshot, models=models, scores=scores, verdict=verdict)
+        compared = scores if rival is None else {**scores, "champion": rival}
+        report = write_report(recipe, store=store, snapshot=snapshot, models=models, scores=compared, verdict=verdict)
         record.close_with(registration.verdict, report)
     show_report(store, report)
     registration = ask_for_approval(registration)

@@ -95,8 +95,8 @@ def _difference(cell: Cell) -> str:
 
 
 def _short(text: str) -> str:
-    """.527 instead of 0.527: three models then fit a terminal."""
-    return re.sub(r"(?<!\d)0\.", ".", text)
+    """.527 instead of 0.527, and 1.0: three models then fit a terminal."""
+    return re.sub(r"(?<!\d)0\.", ".", text.replace("1.000", "1.0"))
 
 
 def _verdict(verdict: Verdict) -> list[str]:

@@ -54,7 +54,7 @@ def gather(
     steps = examples.read_steps(store.path(snapshot))
     items = [step for step in steps if "answers" in step] if any(scored.items for scored in found.values()) else []
     rule = page_data.rule_scores(items, recipe.evaluation) if items else {}
-    errors, faults = written_data.error_tables(found, names)
+    errors, faults = written_data.error_tables(found, names, recipe.evaluation)
     refs = {
         "snapshot": snapshot,
         **models,
@@ -135,7 +135,9 @@ def _training(store: Store, models: Mapping[str, ArtifactRef], names: Mapping[st
 
 def _panels(stage: str) -> dict[str, tuple[str, ...]]:
     """The stage's curves, the probes of what it writes first."""
-    return {"right when writing freely": ("probe_right",), **STAGES[stage].curves}
+    curves = dict(STAGES[stage].curves)
+    known = any("probe_right" in names for names in curves.values())
+    return curves if known else {"right when writing freely": ("probe_right",), **curves}
 
 
 def _checks(store: Store, snapshot: ArtifactRef) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
@@ -223,7 +225,7 @@ def _curves(lines: Sequence[Row], names: Iterable[str]) -> list[Row]:
     No image: Prefect's page writes an image's whole address, and so its base64, across the sidebar.
     """
     rows: list[Row] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         values = [float(line[name]) for line in lines if isinstance(line.get(name), int | float)]
         if not values:
             continue
@@ -243,3 +245,14 @@ def _show(create: Callable[..., Any], **arguments: Any) -> None:
         create(**arguments)
     except (httpx.HTTPError, PrefectException) as err:
         get_run_logger().warning("artifact %r is not shown, Prefect's server refused it: %s", arguments["key"], err)
+
+
+def remove_unnamed(flow: Any, flow_run: Any, state: Any) -> None:
+    """The flows' on_failure hook: Prefect's server keeps where a failed run's exception would lie as an artifact without
+    key or type, which its page shows as "Artifact: Unknown" with nothing to read."""
+    unnamed = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run.id]), key=ArtifactFilterKey(exists_=False)
+    )
+    with get_client(sync_client=True) as client:
+        for artifact in client.read_artifacts(artifact_filter=unnamed):
+            client.delete_artifact(artifact.id)

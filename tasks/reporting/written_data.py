@@ -21,6 +21,7 @@ FAULT_MEANING = {
     "write_without_confirmation": "changes something before the customer has said yes to it",
     "dropped_lookup": "answers from nothing where it should have looked it up first",
 }
+SAID = ("ungrounded_value",)  # the fault that needs no policy
 SCRIPTED = {
     "tau2-retail": "The conversations of this evaluation are scripted from tau2-bench's retail data: customers, orders, "
     "products, tools and policy are that benchmark's, tool results come from running its tools, and what customer and "
@@ -61,8 +62,13 @@ def scripted(recipe: Recipe) -> list[str]:
     return [text for adapter, text in SCRIPTED.items() if adapter in used]
 
 
-def error_tables(scores: Mapping[str, Scores], names: Mapping[str, str]) -> tuple[list[CountRow], list[CountRow]]:
-    """(kinds of error, faults against conversation and policy); the most frequent of all models together first."""
+def error_tables(
+    scores: Mapping[str, Scores], names: Mapping[str, str], evaluation: EvaluationSection
+) -> tuple[list[CountRow], list[CountRow]]:
+    """(kinds of error, faults against conversation and policy); the most frequent of all models together first.
+
+    A recipe without `evaluation.policy` is judged by what was said alone: a 0 for the policy's order would be no finding.
+    """
     tables = {names[label]: fault_table(scored.written) for label, scored in scores.items() if scored.written}
     grammar = {
         names[label]: any(line["grammar"] is not None for line in scored.written) for label, scored in scores.items()
@@ -77,7 +83,8 @@ def error_tables(scores: Mapping[str, Scores], names: Mapping[str, str]) -> tupl
         cells = {name: (found["free"], found["grammar"] if grammar[name] else None) for name, found in counts.items()}
         return CountRow(kind, FAULT_MEANING.get(kind, ""), cells)
 
-    faults = [row(kind) for kind in FAULTS] if tables else []
+    judged = FAULTS if evaluation.policy is not None else SAID
+    faults = [row(kind) for kind in judged] if tables else []
     return [row(kind) for kind in kinds if kind not in FAULTS], faults
 
 

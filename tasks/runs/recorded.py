@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from prefect.context import FlowRunContext
 
 from rightcall.recipe.schema import Recipe
 from tasks.costs.bills import read_bills, total
@@ -36,7 +39,7 @@ def recorded_run(store: Store, recipe: Recipe, results: Mapping[str, ArtifactRef
     Raises:
         RegistryError: MLflow does not answer.
     """
-    run = RecordedRun(start_pipeline_run(recipe, flow_run=FlowRunWatch().root_id), store)
+    run = RecordedRun(start_pipeline_run(recipe, flow_run=FlowRunWatch().root_id, begun=_begun()), store)
     ended = False
     try:
         for label, ref in results.items():
@@ -47,3 +50,9 @@ def recorded_run(store: Store, recipe: Recipe, results: Mapping[str, ArtifactRef
         ended = True
     finally:
         end_pipeline_run(run.id, status="FINISHED" if ended else "FAILED", verdict=run.verdict, report=run.report)
+
+
+def _begun() -> datetime | None:
+    """When the flow run began, long before its results are mirrored; None = there is none."""
+    context = FlowRunContext.get()
+    return None if context is None else context.start_time

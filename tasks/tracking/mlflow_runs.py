@@ -38,8 +38,8 @@ DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is a tag
 logger = logging.getLogger(__name__)
 
 
-def start_pipeline_run(recipe: Recipe, *, flow_run: str | None = None) -> str:
-    """Opens the parent run and gives its id.
+def start_pipeline_run(recipe: Recipe, *, flow_run: str | None = None, begun: datetime | None = None) -> str:
+    """Opens the parent run and gives its id; begun: when its first stage was started, None = now.
 
     A run of Prefect's that begins anew, because it was suspended for an approval or retried, goes on with the one it had.
     """
@@ -54,7 +54,9 @@ def start_pipeline_run(recipe: Recipe, *, flow_run: str | None = None) -> str:
                 client.update_run(known, status="RUNNING")
                 return known
         tags |= {"rightcall.recipe": recipe.name, "rightcall.git_commit": git_commit()}
-        run = client.create_run(experiment, run_name=f"{recipe.name}-{recipe.digest}", tags=tags)
+        start_ms = None if begun is None else int(begun.timestamp() * 1000)
+        name = f"pipeline-{recipe.name}-{recipe.digest}"
+        run = client.create_run(experiment, run_name=name, tags=tags, start_time=start_ms)
         values = recipe.model_dump(mode="json", by_alias=True)
         _log_params(client, run.info.run_id, flatten(values))
         client.log_dict(run.info.run_id, redact(values), "recipe.yaml")

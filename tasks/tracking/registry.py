@@ -231,6 +231,7 @@ def _lineage(recipe: Recipe, candidate: Candidate, verdict: Verdict, store: Stor
         **({"rightcall.billed": json.dumps(billed)} if billed else {}),
         "rightcall.verdict": verdict.verdict,
         "rightcall.reason": verdict.reasons[0],
+        "rightcall.sentence": verdict.sentence,
         "rightcall.reasons": json.dumps(verdict.reasons, ensure_ascii=False),
         "rightcall.approval": "pending" if pending else "not needed",
     }

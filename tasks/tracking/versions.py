@@ -84,7 +84,7 @@ def create_version(
         logged.model_uri,
         run_id=run,
         tags=dict(tags),
-        description=tags["rightcall.reason"],
+        description=tags["rightcall.sentence"],
         model_id=logged.model_id,
     )
     published.on_rollback_hooks.append(_undo(client.delete_model_version, name, str(version.version)))

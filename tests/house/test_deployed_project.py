@@ -118,7 +118,7 @@ def test_a_run_is_named_by_its_recipe_and_leaves_its_artifacts(
     project: DeployedProject, scheduled: tuple[FlowRun, FlowRun]
 ) -> None:
     digest = load_recipe(str(project.folder / "tiny.yaml"), ()).digest
-    assert [run.name for run in scheduled] == [f"tiny-{digest}"] * 2
+    assert [run.name for run in scheduled] == [f"pipeline-tiny-{digest}"] * 2
     for run in scheduled:
         only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         keys = {artifact.key for artifact in project.client.read_artifacts(artifact_filter=only)}

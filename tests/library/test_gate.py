@@ -316,8 +316,8 @@ def test_one_harm_among_many_conditions_is_corrected() -> None:
     harm = Comparison(value=-0.1, low=-0.2, high=-0.0046, n=100)
     differences = {"baseline": {"acc": harm, "acc_norm": Comparison(value=0.1, low=0.05, high=0.2, n=100)}}
     asks = [gate.Ask("acc", "baseline", 0.0), gate.Ask("acc_norm", "baseline", None)]
-    for given, outcome in ((asks[:1], "NO-GO"), (asks, "INCONCLUSIVE")):
-        assert gate.judge(given, differences, confidence=0.95, conversations=0)[0].outcome == outcome
+    for some, outcome in ((asks[:1], "NO-GO"), (asks, "INCONCLUSIVE")):
+        assert gate.judge(some, differences, confidence=0.95, conversations=0)[0].outcome == outcome
 
 
 def simulated(policy: GateSection, n: int, better_by: float, seed: int) -> Verdict:

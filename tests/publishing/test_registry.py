@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_go_becomes_champion_with_its_lineage(workshop: Workshop) -> None:
     tags = connection.connect().get_model_version("go", "1").tags
     assert json.loads(tags["rightcall.metrics"])["acc_norm"]["n"] == 60
     assert json.loads(tags["rightcall.recipe"])["register"]["name"] == "go"
-    assert tags["rightcall.reason"].startswith("acc_norm improves on the baseline by +0.500")
+    assert tags["rightcall.reason"].startswith("acc_norm improves on the base model by +0.500")
     assert tags["rightcall.git_commit"] == checkout.git_commit()
     assert ArtifactRef.model_validate_json(tags["rightcall.base"]) == given["scores"]
 
@@ -494,3 +495,22 @@ def test_a_version_that_is_not_ours_is_not_promoted(mlflow_uri: str) -> None:
     with pytest.raises(RegistryError):
         registry.promote("somebody-elses", 1)
     assert client.get_registered_model("somebody-elses").aliases == {}
+
+
+def test_the_parent_run_begins_with_its_flow_run_and_is_named_by_flow(workshop: Workshop) -> None:
+    begun = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
+    recipe = recipe_named("begins")
+    run = mlflow_runs.start_pipeline_run(recipe, begun=begun)
+    info = connection.connect().get_run(run).info
+    assert info.start_time == begun.timestamp() * 1000
+    assert info.run_name == f"pipeline-{recipe.name}-{recipe.digest}"
+    mlflow_runs.end_pipeline_run(run)
+
+
+def test_a_description_says_the_verdict_and_holds_no_link_by_accident(workshop: Workshop) -> None:
+    """Markdown makes a link of brackets before parentheses."""
+    recipe = recipe_named("described")
+    register(recipe, **workshop.candidate(recipe, "described", right=50))
+    (version,) = connection.connect().search_model_versions("name = 'described'")
+    assert version.description.startswith("GO: acc_norm improves on the base model by +0.500 [+0.")
+    assert "](" not in version.description.replace(" ", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -50,3 +51,9 @@ def test_data_docs_are_local_pages(judged: tuple[dict, Path]) -> None:
     docs = judged[1] / "docs"
     assert "sft" in (docs / "index.html").read_text(encoding="utf-8")
     assert list(docs.glob("validations/sft/**/*.html"))
+    for page in docs.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"<script|@import|(src|<link[^>]*href)=[\"']https?:|url\([\"']?https?:", text)
+    places = re.findall(r'<li><a href="([^"]+)">', (docs / "index.html").read_text(encoding="utf-8"))
+    assert len(places) >= 2
+    assert all((docs / place).is_file() for place in places if not place.startswith("#"))

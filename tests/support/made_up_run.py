@@ -74,7 +74,8 @@ class MadeUpRun:
         self.recipe: Recipe = load_recipe(None, ["evaluation.bootstrap_samples=300"])
         self.step_rows = step_rows(self.steps)
         self.rows = tiny_choice_rows(self.n)
-        self.rows[0]["question"] = HOSTILE
+        if self.rows:
+            self.rows[0]["question"] = HOSTILE
         self.snapshot = self._snapshot()
         for label in SKILLS:
             self.models[label] = self._model(label)
@@ -119,7 +120,8 @@ class MadeUpRun:
             {
                 "step": step, "total_steps": 60, "loss": 1.2 * 0.97**step + noise.gauss(0.4, 0.05),
                 "grad_norm": noise.uniform(1, 2), "learning_rate": 5e-5 * (1 - step / 60), "tokens_per_second": 236.0,
-                "seconds": step * 2.0, **({"probe_right": step / 80} if step % 20 == 0 else {}), **(_preference(step) if label == "dpo" else {}),
+                "seconds": step * 2.0, **({"probe_right": step / 80} if step % 20 == 0 else {}),
+                **(_preference(step) if label == "dpo" else {}),
             }
             for step in range(1, 61)
         ]  # fmt: skip

@@ -4,7 +4,6 @@ baseline.py     the word rule that is quoted beside every score
 clusters.py     the bootstrap over conversations
 conditions.py   the gate's conditions: what the numbers say of each, and how many more would settle it
 gate.py         GO, NO-GO or INCONCLUSIVE, with its reasons in numbers
-generations.py  shares of free answers that are right, and two models' answers compared
 intervals.py    Wilson, McNemar and the paired bootstrap
 metrics.py      accuracy, macro-F1, recalls, hallucination
 proof.py        p, Holm's step-down, and the n that proves a difference
