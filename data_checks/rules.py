@@ -123,6 +123,13 @@ RULES = (
         ("sft", "preference", "choice"),
         "Is it unlike every earlier row of its class with the same calls, in its turns or its answer?",
     ),
+    Rule(
+        "not_contradicted",
+        "contradiction",
+        "warning",
+        ("sft", "step"),
+        "Does no other row answer the same question (policy, tools, history, last turn) with another call, or with none?",
+    ),
 )
 CRITICAL = frozenset(rule.reason for rule in RULES if rule.severity == "critical")
 
@@ -137,5 +144,8 @@ def severity_of(reason: str) -> Severity:
 
 
 def removes(reason: str, kind: RowKind) -> bool:
-    """A near duplicate stays in an evaluation: a published test set is measured as it was published."""
-    return not (reason == "near_duplicate" and kind == "choice")
+    """A near duplicate stays in an evaluation: a published test set is measured as it was published.
+
+    A contradiction is told and stays: which of the two is right, only people can say.
+    """
+    return reason != "contradiction" and not (reason == "near_duplicate" and kind == "choice")

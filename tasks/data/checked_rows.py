@@ -16,7 +16,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from data_checks.contradictions import Contradictions
 from data_checks.duplicates import EvaluationIndex, normalise
 from data_checks.explained import OF_CALLS, wrong_call
 from data_checks.flags import conversation_flags, flag_rows, questions
@@ -69,6 +71,7 @@ class CheckedRows:
         comparing = any(rule.reason == "near_duplicate" for rule in rules_of(kind))
         threshold = settings.near_duplicate_threshold if comparing else None
         self._alike = NearDuplicates(kind, threshold, scratch / f"{kind}.signatures")
+        self._unsure = Contradictions(kind)
         self._pending: list[Pending] = []
         self._repeated: list[tuple[int, str, Place]] = []  # of the pending chunk: key, id, place
         self._first_with: dict[int, int] = {}  # content → number of the distinct row
@@ -127,6 +130,8 @@ class CheckedRows:
                 [to_columns(row, self.kind) for row in rows], schema=dict.fromkeys(COLUMNS[self.kind], pl.String)
             )
             flags = self._flag(rows)
+            for each, count in zip(self._pending, flags["n_tokens"], strict=True):
+                self.tally.note_length(each.place, count)
             counts = flags.select("n_tokens", "n_prompt_tokens")
             flags = flags.drop("n_tokens", "n_prompt_tokens").with_columns(**self._flags_among_rows())
             longest = self._max_prompt_tokens if self.kind in SAMPLED_BY_LENGTH else None
@@ -146,20 +151,29 @@ class CheckedRows:
         return flag_rows(rows, self.kind, self._template, limit.tokens if limit else 2**31 - 1)
 
     def finish(self) -> None:
-        """Near duplicates; after this no row may be added."""
+        """Near duplicates and contradictions; after this no row may be added."""
         self.flush()
         self._writer.close()
+        self.flags = pl.concat(self._flags) if self._flags else pl.DataFrame()
         self._near = self._alike.find()
         self._removed = (self._near >= 0) & removes("near_duplicate", self.kind)
-        later = np.flatnonzero(self._near >= 0)
+        self._note_later("near_duplicate", "not_near_duplicate", self._near, "is nearly {}")
+        self.contradicted = self._unsure.find()
+        other = np.full(len(self._places), -1, dtype=np.int64)
+        for number, found in self.contradicted.items():
+            other[number] = found.other
+        self._note_later("contradiction", "not_contradicted", other, "asked the same as {}, has another right answer")
+
+    def _note_later(self, reason: str, flag: str, other: NDArray[np.int64], says: str) -> None:
+        """What is known of rows only when all are read; ``other``: the row that it is about, -1 = none."""
+        later = np.flatnonzero(other >= 0)
         for number in later:
-            earlier = self._places[self._near[number]]
-            self.tally.note_reason("near_duplicate", self._places[number], f"is nearly line {earlier.line}")
-        self.flags = pl.concat(self._flags) if self._flags else pl.DataFrame()
+            place = self._places[other[number]]
+            self.tally.note_reason(reason, self._places[number], says.format(f"line {place.line}"))
         if len(later):
             unlike = np.ones(self.flags.height, dtype=bool)
             unlike[np.frombuffer(self._flag_places, dtype=np.int64)[later]] = False
-            self.flags = self.flags.with_columns(not_near_duplicate=pl.Series(unlike))
+            self.flags = self.flags.with_columns(pl.Series(flag, unlike))
 
     @property
     def candidates(self) -> np.ndarray:
@@ -183,14 +197,20 @@ class CheckedRows:
         first = int(np.flatnonzero(self._removed)[0])
         return " because of ".join(self._shown(number) for number in (first, int(self._near[first])))
 
-    def _shown(self, number: int) -> str:
-        """A candidate, read back from the scratch file."""
+    def contradiction_pair(self) -> str:
+        number, found = next(iter(self.contradicted.items()))
+        return " against ".join([self._shown(number, found.turn), self._shown(found.other, found.other_turn)])
+
+    def _shown(self, number: int, turn: int | None = None) -> str:
+        """A candidate, read back from the scratch file, up to one of its turns."""
         place, start = self._places[number], 0
         for batch in pq.ParquetFile(self._path).iter_batches(batch_size=CHUNK_ROWS):
             if number < start + batch.num_rows:
                 break
             start += batch.num_rows
         row = from_columns(batch.slice(number - start, 1).to_pylist()[0], self.kind)
+        if turn is not None:
+            row["messages"] = row["messages"][: turn + 1]
         return f"{place.source} line {place.line} {last_exchange(row, self.kind)[:SHOWN_CHARACTERS]!r}"
 
     def behaviours(self, chosen: Sequence[int]) -> dict[str, int]:
@@ -325,6 +345,7 @@ class CheckedRows:
             return
         classes = [class_of(each.row, self.kind) for each in rows]
         self._alike.add([each.row for each in rows], classes)
+        self._unsure.add([each.row for each in rows])
         self._classes += classes
         self._groups += [self._group_of(each) for each in rows]
         for each in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tasks.data.split import Split, describe_split
 
 Json = dict[str, Any]
 WORST = 10
-MANY_NEAR_DUPLICATES = 0.05  # share of a kind's rows; above it a person should look at them
+MANY = 0.05  # share of a kind's or a source's rows; above it a person should look at them
 TURNS_OF: dict[RowKind, str] = {
     "choice": "right answers", "step": "turns", "conversation": "assistant turns", "sft": "trained turns",
     "preference": "chosen answers",
@@ -48,11 +49,7 @@ def report_checks(
     return {
         "rows": {kind: _counts(rows, kept[kind]) for kind, rows in checked.items()},
         "reasons": _reasons(checked),
-        "warnings": [
-            _many_near_duplicates(rows)
-            for rows in checked.values()
-            if rows.near_duplicate_count > MANY_NEAR_DUPLICATES * rows.tally.read
-        ],
+        "warnings": [text for rows in checked.values() for text in warnings_of(rows)],
         "classes": behaviours,
         "classes_in_detail": {**behaviours, **classes},
         **({"conversations": describe_split(split, kept["conversation"])} if split is not None else {}),
@@ -100,6 +97,32 @@ def _reasons(checked: dict[RowKind, CheckedRows]) -> Json:
             total.items(), key=lambda item: (severity_of(item[0]) != "critical", -item[1], item[0])
         )
     }
+
+
+def warnings_of(rows: CheckedRows) -> Iterator[str]:
+    """What a person should look at: a rule that takes much of a source, answers that contradict each other."""
+    many = rows.near_duplicate_count > MANY * rows.tally.read
+    if many:
+        yield _many_near_duplicates(rows)
+    if rows.contradicted:
+        yield _contradictions(rows)
+    for source, reasons in rows.tally.reasons_of.items():
+        read = rows.tally.read_of[source]
+        for reason, count in reasons.items():
+            if count > max(1, MANY * read) and not (reason == "contradiction" or (many and reason == "near_duplicate")):
+                yield (
+                    f"{count:,} of {read:,} {rows.kind} rows of {source!r} ({count / read:.1%}): {reason}; e.g. "
+                    f"{rows.tally.examples[reason]}"
+                )
+
+
+def _contradictions(rows: CheckedRows) -> str:
+    count, read = len(rows.contradicted), rows.tally.read
+    return (
+        f"{count:,} of {read:,} {rows.kind} rows ({count / read:.1%}) have an answer that another one contradicts: the "
+        f"same policy, tools, history and last turn, but another call, or none, e.g. {rows.contradiction_pair()}. They "
+        "are kept; if one of the answers is wrong, correct or drop it."
+    )
 
 
 def _many_near_duplicates(rows: CheckedRows) -> str:
@@ -190,7 +213,7 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
             share = counts["critical"] / counts["in"]
             problems.append(
                 f"{counts['critical']:,} of {counts['in']:,} {kind} rows ({share:.1%}) break a critical rule, "
-                f"data.tolerance is {recipe.data.tolerance:.1%}"
+                f"data.tolerance is {recipe.data.tolerance:.1%}{_lengths(checks, kind)}"
             )
         elif not counts["kept"]:
             what = "no row was read" if not counts["in"] else f"none of {counts['in']:,} rows is left"
@@ -210,6 +233,23 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
             "Correct the rows or the sources in the recipe; raise data.tolerance only if you can do without these rows."
         )
         raise DataError("\n".join(["; ".join(problems) + ". Worst reasons:", *(worst or ["  none"]), advice]))
+
+
+def _lengths(checks: Json, kind: RowKind) -> str:
+    """How long the conversations are, where that is what is wrong with some."""
+    if kind != "conversation" or "too_long" not in checks["reasons"]:
+        return ""
+    shown = [
+        f"of {source!r} half have at most {found['p50']:,} tokens, 90% {found['p90']:,}, 99% {found['p99']:,}, the longest "
+        f"{found['longest']:,}"
+        for source, found in checks["conversations"]["lengths"].items()
+    ]
+    limits = checks["conversations"]["limits"]
+    return (
+        f" (lengths: {'; '.join(shown)}; the limit is {limits['train']['tokens']:,} for training, {limits['train']['name']}, "
+        f"and {limits['evaluation']['tokens']:,} for evaluation, {limits['evaluation']['name']}; data.too_long=cut_front "
+        "leaves out first turns instead)"
+    )
 
 
 def _judged(recipe: Recipe, checks: Json) -> dict[RowKind, tuple[Source, ...]]:

@@ -1,14 +1,16 @@
-"""Conversations become rows: whole ones or their turns to train on, steps to be judged, and never of one group on both sides."""
+"""Conversations become rows: whole or turn by turn to train on, steps to be judged, a group never on both sides."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from data_checks.held_out import HeldOutConversations
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.recipe.sections import DataSection
@@ -57,6 +59,7 @@ class Split:
             if self.rows.group(n) in held_out
         }
         self.rows.put_aside(shared, "leaks_evaluation")
+        self.rows.put_aside(self._repeated(), "leaks_evaluation")
 
     def numbers(self, side: str) -> list[int]:
         return [int(n) for n in self.rows.candidates if self.rows.sides[n] == side]
@@ -80,6 +83,23 @@ class Split:
                 for step in steps_of(row):
                     fitted = self._fitted(step | {"trained": [[len(step["messages"]) - 1, ""]]}, EVALUATION)
                     yield {name: value for name, value in fitted.items() if name != "trained"}, self.rows.place(number)
+
+    def _repeated(self) -> dict[int, str]:
+        """Training conversations that one of the evaluation's says as well, or nearly."""
+        held_out = HeldOutConversations(self.data.near_duplicate_threshold)
+        for batch in self._batches(EVALUATION):
+            held_out.add([row for _, row in batch])
+        found = {}
+        for batch in self._batches(TRAIN):
+            for (number, _), other in zip(batch, held_out.repeated([row for _, row in batch]), strict=True):
+                if other is not None:
+                    found[number] = f"it repeats {other!r} of the evaluation side, word for word or nearly"
+        return found
+
+    def _batches(self, side: str) -> Iterator[list[tuple[int, Row]]]:
+        several = ((number, row) for number, row in self.rows.stored() if row["side"] == side)
+        while batch := list(islice(several, 200)):
+            yield batch
 
     def _fitted(self, row: Row, side: str) -> Row:
         """The row, or where the recipe says so the longest end of it that is short enough."""
@@ -175,7 +195,6 @@ def _turns(row: Row) -> Iterator[Row]:
 def describe_split(split: Split, kept: Sequence[int]) -> dict[str, Any]:
     """What checks.json says of conversations; ``kept``: numbers of those that became rows."""
     rows, heard = split.rows, split.heard
-    chosen = np.array(kept, dtype=np.int64)
     sides = {
         side: {
             "conversations": len(own := [n for n in kept if rows.sides[n] == side]),
@@ -188,7 +207,7 @@ def describe_split(split: Split, kept: Sequence[int]) -> dict[str, Any]:
         "group_by": split.data.group_by,
         "sides": sides,
         "steps": {side: rows.behaviours([n for n in kept if rows.sides[n] == side]) for side in sides},
-        "lengths": percentiles(rows.lengths[chosen]) if len(chosen) else {},
+        "lengths": {source: percentiles(found) for source, found in rows.tally.lengths_of.items()},
         "limits": {side: limit._asdict() for side, limit in split.limits.items()},
         "cut": {side: asdict(cut) for side, cut in split.cuts.items() if cut.conversations},
         "redacted": dict(sorted(heard.redacted.items())),
@@ -197,7 +216,7 @@ def describe_split(split: Split, kept: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def percentiles(lengths: np.ndarray) -> dict[str, int]:
+def percentiles(lengths: Sequence[int]) -> dict[str, int]:
     """{"n": 315, "p50": 1893, "p90": …, "p99": …, "longest": …}, in tokens."""
     found = {f"p{share}": int(np.percentile(lengths, share)) for share in (50, 90, 99)}
-    return {"n": len(lengths), **found, "longest": int(lengths.max())}
+    return {"n": len(lengths), **found, "longest": max(lengths)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ class Tally:
     examples: dict[str, str] = field(default_factory=dict)
     read_of: Counter[str] = field(default_factory=Counter)  # source → rows
     reasons_of: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # source → reason → rows
+    lengths_of: dict[str, array[int]] = field(
+        default_factory=lambda: defaultdict(lambda: array("i"))
+    )  # source → tokens
     _source_of: dict[str, str] = field(default_factory=dict)  # file → the source it belongs to
 
     def belongs(self, file: str, source: str) -> None:
@@ -36,6 +40,9 @@ class Tally:
     def note_read(self, place: Place) -> None:
         self.read += 1
         self.read_of[self.source(place)] += 1
+
+    def note_length(self, place: Place, tokens: int) -> None:
+        self.lengths_of[self.source(place)].append(tokens)
 
     def note_put_aside(self, reasons: Iterable[str]) -> None:
         self.quarantined += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import ConversationSource, Source
 from rightcall.toolcalls.template_check import load_template
 from tasks.data import sources
+from tasks.data.described import describe, described_conversations
+from tasks.data.preview import preview_rows
 from tasks.data.snapshot import CHAT_PARTS, Json, build_snapshot
 from tasks.data.snapshot_checks import sources_of
 from tasks.runtime.stage import StageRun, stage
+from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
 
@@ -87,6 +91,8 @@ def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
         raise type(err)(f"{err.detail}{_kept_aside(run)}", reason=err.reason) from err
     for kind, counts in checks["rows"].items():
         run.logger.info("%s: %s", kind, ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    for line in described_conversations(checks):
+        run.logger.info("%s", line)
     for warning in checks["warnings"]:
         run.logger.warning("%s", warning)
     return {
@@ -98,6 +104,19 @@ def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
             if kind != "conversation"
         },
     }
+
+
+def describe_snapshot(
+    store: Store, recipe: Recipe, base: ArtifactRef, snapshot: ArtifactRef, *, preview: bool, colours: bool
+) -> str:
+    """What a person wants to know before anything is trained; with ``preview`` also three rows as they are trained on."""
+    folder = store.path(snapshot, ("checks.json", "sft.parquet"))
+    checks = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
+    text = describe(checks, f"{store.address}/{store.relative(snapshot)}".rstrip("/"))
+    if preview:
+        template = load_template(store.path(base, CHAT_PARTS) / "model", recipe.model.chat_template)
+        text += "\n\n" + preview_rows(template, folder, colours=colours)
+    return text
 
 
 def _count_tokens(path: Path) -> int:

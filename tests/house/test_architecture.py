@@ -42,6 +42,7 @@ ROOMS = {
     "rightcall/chat": "",
     "rightcall/recipe": "rows",
     "rightcall/bfcl": "rows",
+    "rightcall/retail": "rows",
     "rightcall/toolcalls": "rows chat",
     "rightcall/job": "recipe rows",
     "rightcall/measurement": "rows recipe",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from rightcall.errors import DataError
@@ -122,7 +123,7 @@ def _choice(record: Row) -> Row:
     }
 
 
-_CANONICAL = {"sft": _sft, "preference": _preference, "choice": _choice}
+_CANONICAL: dict[RowKind, Callable[[Row], Row]] = {"sft": _sft, "preference": _preference, "choice": _choice}
 
 
 def _absent(name: str, record: Row, wanted: str) -> DataError:

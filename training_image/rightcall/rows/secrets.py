@@ -62,7 +62,8 @@ def _field(name: Any, value: Any, found: Counter[str]) -> Any:
     """A value that its name makes a secret, as in {"password": "…"}."""
     if isinstance(value, str) and value:
         shown = f'"{name}": "{value}"'
-        kept = redact_text(shown, counts := Counter())
+        counts: Counter[str] = Counter()
+        kept = redact_text(shown, counts)
         if kept != shown and kept.startswith(f'"{name}": "') and kept.endswith('"'):
             found.update(counts)
             return kept[len(f'"{name}": "') : -1]
