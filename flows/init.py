@@ -136,7 +136,7 @@ def _next(out: Path) -> list[str]:
     recipe = shlex.quote(str(out))
     return [
         f"{out} is written; read it, every field says what it does and why. Then:",
-        f"  python -m flows.ingest {recipe}     # what is kept, what is quarantined and why",
+        f"  python -m flows.ingest {recipe} --preview   # what is kept, what is quarantined and why, three rows as they are trained",
         f"  python -m flows.pipeline {recipe}   # train, measure, judge, register",
         f"  python -m flows.score base --recipe {recipe}   # how the model writes before any training",
     ]
