@@ -31,6 +31,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"steps: {found['all_right']} all right, {found['mixed']} mixed, {found['all_wrong']} all wrong",
         f"pairs kept: {found['pairs']}"
         + (f", beside {found['from_data']} of data.preference" if found["from_data"] else ""),
+        *([f"not at their end after mine.max_new_tokens: {found['cut']} answers"] if found["cut"] else []),
         "",
         f"{'error kind':<28}{'answers':>9}{'pairs':>8}",
         *(f"{kind:<28}{each['answers']:>9}{each['pairs']:>8}" for kind, each in found["kinds"].items()),

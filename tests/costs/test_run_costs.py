@@ -67,6 +67,17 @@ def test_the_estimate_has_every_job_and_finished_ones_cost_nothing(store: Store)
     assert "of 4 jobs one after the other, 1 already made" in summary(second)
 
 
+def test_mining_is_a_job_and_dpo_counts_with_all_the_pairs_that_it_may_give(store: Store) -> None:
+    refs = inputs(store)
+    found = estimate_run(recipe("mine.samples=2", "mine.steps=100", "dpo.max_steps=-1"), store, **refs)
+    assert list(found) == ["sft", "mine", "dpo", "score base", "score sft", "score dpo"]
+    assert found["mine"].usd
+    assert "200 answers of 96 tokens to 100 steps of 300 tokens" in found["mine"].basis
+    assert (
+        found["dpo"].seconds < estimate_run(recipe("mine.samples=8", "dpo.max_steps=-1"), store, **refs)["dpo"].seconds
+    )
+
+
 def test_the_pipeline_shows_the_estimate_and_refuses_before_a_job_exists(store: Store, prefect_server: None) -> None:  # noqa: F811
     from prefect import flow
     from prefect.client.orchestration import get_client
