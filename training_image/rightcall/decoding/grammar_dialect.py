@@ -50,7 +50,11 @@ class Dialect(NamedTuple):
 
 
 def find_dialect(template: ChatTemplate) -> Dialect:
-    """Raises: RecipeError for a template whose calls are not JSON with the name in front of the arguments."""
+    """From one call, another one, two calls, and a call behind text.
+
+    Raises:
+        RecipeError: the template's calls are not JSON with the name in front of the arguments.
+    """
     text = _written(template, [_FIRST])
     quoted = json.dumps(_FIRST[0])
     start = text.find(quoted)
