@@ -20,10 +20,11 @@ from tasks.runtime.freshness import begin_run
 RecipeFile = str | None
 Overrides = tuple[str, ...]
 IngestStage = Literal["base", "ingest"]
-TrainStage = Literal["base", "ingest", "sft", "dpo"]
+TrainStage = Literal["base", "ingest", "sft", "mine", "dpo"]
+MineStage = Literal["base", "ingest", "sft", "mine"]
 ScoreStage = Literal["base", "ingest", "score"]
 PublishStage = Literal["gate", "report"]
-PipelineStage = Literal["base", "ingest", "sft", "dpo", "score", "gate", "report"]
+PipelineStage = Literal["base", "ingest", "sft", "mine", "dpo", "score", "gate", "report"]
 StoreFolder = Annotated[str, BeforeValidator(str)] | None  # a Path would make "s3:/bucket" of "s3://bucket"
 
 

@@ -1,4 +1,4 @@
-"""SFT and DPO of a recipe; what earlier runs made (base, snapshot, SFT model) is taken from the store.
+"""SFT and DPO of a recipe, and between them the pairs that it mines; what earlier runs made is taken from the store.
 
 python -m flows.train recipes/quickstart.yaml --stage sft --set sft.max_steps=50
 """
@@ -15,6 +15,7 @@ from rightcall.recipe.schema import Recipe
 from tasks.reporting.prefect_artifacts import show_checks, show_training
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
+from tasks.stages.mine import mine_pairs
 from tasks.stages.training import prepare_base, train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -63,7 +64,9 @@ def train_stages(
         models["sft"] = train_sft(recipe, store=store, base=base, snapshot=snapshot)
         show_training(store, "sft", models["sft"])
     if recipe.dpo.max_steps and last == "dpo":
-        models["dpo"] = train_dpo(recipe, store=store, model=models[recipe.dpo.start_from], snapshot=snapshot)
+        start = models[recipe.dpo.start_from]
+        pairs = mine_pairs(recipe, store=store, model=start, snapshot=snapshot) if recipe.mine.samples else snapshot
+        models["dpo"] = train_dpo(recipe, store=store, model=start, snapshot=pairs)
         show_training(store, "dpo", models["dpo"])
     return models
 

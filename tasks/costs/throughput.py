@@ -9,6 +9,7 @@ below 15% of 6N at 2,048 tokens for the models of our recipes) is left to the as
 - activation_checkpointing: the forward pass again, 2N.
 - DPO: both sides of a pair, each with its prompt (an upper bound: where attention allows it the prompt is fed once), and the
   reference's forward pass, once per pair and not per epoch.
+- mining: forward only, and every new token of every sampled answer.
 - scoring: forward only; the four answers of an item share one prompt.
 """
 
@@ -62,6 +63,7 @@ QLORA_SLOWDOWN = 1.4  # dequantisation of 4-bit weights in every pass
 ONE_HOST, MANY_HOSTS = 0.90, 0.80  # share of the speed that is left when several processes, or hosts, work together
 ANSWERS = 1.3  # tokens of an item with its four answers, per token of the prompt with one
 GENERATION_BATCH = 16
+ANSWERS_AT_ONCE = 64  # rightcall.decoding grows as many side by side
 DECODING_SECONDS = 0.03  # one token for a batch on a GPU: bound by kernel launches
 START_SECONDS = 300  # image, data and model onto the host, and the result away from it: billed, not trained
 
@@ -117,6 +119,8 @@ def duration(stage: str, recipe: Recipe, work: Work, instance_type: str, hosts: 
     machine = hardware(instance_type)
     if machine is None or work.tokens is None or not work.rows or work.parameters is None:
         return None
+    if stage == "mine":
+        return _mining(recipe, work, machine)
     if not STAGES[stage].shares_work:
         return _scoring(recipe, work, machine)
     section = training_section(stage, recipe)
@@ -146,6 +150,31 @@ def _scoring(recipe: Recipe, work: Work, machine: Hardware) -> Duration:
     one = Hardware(machine.name.partition(" × ")[2] or machine.name, 1, machine.flops, machine.is_gpu)
     basis = f"{tokens:,.0f} tokens × 2 × {work.parameters / 1e9:.2f}e9 parameters and {decoding:,.0f} s of free answers"
     return Duration(seconds + START_SECONDS, f"{basis}; {_speed(one, 1, share)}; {_start()}")
+
+
+def _mining(recipe: Recipe, work: Work, machine: Hardware) -> Duration:
+    """One process: every chosen step's prompt once, at most a training row long, then its answers token by token."""
+    steps, per_row, parameters = mined_steps(recipe, work), (work.tokens or 0) / (work.rows or 1), work.parameters or 0
+    share = STAGES["mine"].utilisation if machine.is_gpu else 1.0
+    answers = steps * recipe.mine.samples
+    passes = -(-answers // ANSWERS_AT_ONCE) * recipe.mine.max_new_tokens
+    step = DECODING_SECONDS if machine.is_gpu else ANSWERS_AT_ONCE * 2 * parameters / machine.flops
+    seconds = steps * per_row * 2 * parameters / (machine.flops * share) + passes * step
+    one = Hardware(machine.name.partition(" × ")[2] or machine.name, 1, machine.flops, machine.is_gpu)
+    basis = f"{answers:,} answers of {recipe.mine.max_new_tokens} tokens to {steps:,} steps of {per_row:,.0f} tokens"
+    return Duration(seconds + START_SECONDS, f"{basis}; {_speed(one, 1, share)}; {_start()}")
+
+
+def mined_steps(recipe: Recipe, work: Work) -> int:
+    """Steps that are answered, where the rows say only how many conversations there are: as many as the recipe asks for."""
+    return recipe.mine.steps or work.rows or 0
+
+
+def pairs_to_come(work: Work, recipe: Recipe) -> Work:
+    """The most that mining can give DPO, from the work of mining."""
+    pairs = mined_steps(recipe, work) * recipe.mine.samples
+    tokens = None if work.tokens is None or not work.rows else round(pairs * work.tokens / work.rows)
+    return Work(tokens, pairs, work.parameters, work.layers)
 
 
 def trained_tokens(section: SftSection | DpoSection, work: Work) -> float:

@@ -84,6 +84,11 @@ def show_checks(store: Store, ref: ArtifactRef) -> str:
     return _text(counts)
 
 
+def show_text(key: str, markdown: str, description: str) -> None:
+    """Anything else that a run has to say on its page."""
+    _show(create_markdown_artifact, key=key, markdown=markdown, description=description)
+
+
 def show_estimate(estimates: Mapping[str, Estimate], summary: str) -> None:
     """What a run's jobs will cost, and what the numbers rest on."""
     rows = [

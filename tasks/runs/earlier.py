@@ -10,6 +10,7 @@ from rightcall.recipe.schema import Recipe
 from tasks.runtime.freshness import note_versions
 from tasks.runtime.stage import Stage
 from tasks.stages.ingest import ingest_snapshot
+from tasks.stages.mine import mine_pairs
 from tasks.stages.score import score_model
 from tasks.stages.training import prepare_base, train_dpo, train_sft
 from tasks.store.folder_store import Store
@@ -37,9 +38,10 @@ def find_results(store: Store, recipe: Recipe) -> Results:
     if recipe.sft.max_steps:
         models["sft"] = _finished(store, recipe, train_sft, "train", base=base, snapshot=snapshot)
     if recipe.dpo.max_steps:
-        models["dpo"] = _finished(
-            store, recipe, train_dpo, "train", model=models[recipe.dpo.start_from], snapshot=snapshot
-        )
+        start, pairs = models[recipe.dpo.start_from], snapshot
+        if recipe.mine.samples:
+            pairs = _finished(store, recipe, mine_pairs, "mine", model=start, snapshot=snapshot)
+        models["dpo"] = _finished(store, recipe, train_dpo, "train", model=start, snapshot=pairs)
     scores = {
         label: _finished(store, recipe, score_model, "pipeline", model=model, snapshot=snapshot)
         for label, model in models.items()

@@ -7,10 +7,12 @@ from functools import partial
 
 from rightcall.recipe.schema import Recipe
 from tasks.costs.estimates import Estimate, clock, estimate_job, estimate_line, instance_of, require_affordable, work_of
+from tasks.costs.throughput import pairs_to_come
 from tasks.machine.run_logger import run_logger
 from tasks.reporting.prefect_artifacts import show_estimate
 from tasks.runtime.freshness import is_wanted_anew
 from tasks.runtime.stage import Stage
+from tasks.stages.mine import mine_pairs
 from tasks.stages.score import score_model
 from tasks.stages.training import train_dpo, train_sft
 from tasks.store.folder_store import Store
@@ -49,8 +51,12 @@ def estimate_run(recipe: Recipe, store: Store, *, base: ArtifactRef, snapshot: A
         found["sft"], models["sft"] = _estimate(recipe, store, train_sft, refs, size_of=base)
     if recipe.dpo.max_steps:
         start = models[recipe.dpo.start_from]
+        pairs: ArtifactRef | None = snapshot
         refs = {"model": start, "snapshot": snapshot}
-        found["dpo"], models["dpo"] = _estimate(recipe, store, train_dpo, refs, size_of=base)
+        if recipe.mine.samples:
+            found["mine"], pairs = _estimate(recipe, store, mine_pairs, refs, size_of=base)
+        refs = {"model": start, "snapshot": pairs}
+        found["dpo"], models["dpo"] = _estimate(recipe, store, train_dpo, refs, size_of=base, rows_of=snapshot)
     rival = champion(recipe.register_.name)
     if rival is not None and store.holds(rival.weights):  # as flows/publish.py compares
         models["champion"] = rival.weights
@@ -61,9 +67,18 @@ def estimate_run(recipe: Recipe, store: Store, *, base: ArtifactRef, snapshot: A
 
 
 def _estimate(
-    recipe: Recipe, store: Store, stage: Stage, refs: Mapping[str, ArtifactRef | None], *, size_of: ArtifactRef
+    recipe: Recipe,
+    store: Store,
+    stage: Stage,
+    refs: Mapping[str, ArtifactRef | None],
+    *,
+    size_of: ArtifactRef,
+    rows_of: ArtifactRef | None = None,
 ) -> tuple[Estimate, ArtifactRef | None]:
-    """One job, and its result if the store has it. A result with an input that is None cannot be there."""
+    """One job, and its result if the store has it. A result with an input that is None cannot be there.
+
+    ``rows_of``: the snapshot that the stage's own rows are still to be made of.
+    """
     known = {name: ref for name, ref in refs.items() if ref is not None}
     made = store.find(stage.name, stage.key(recipe, known, store=store)) if len(known) == len(refs) else None
     if made is not None and is_wanted_anew(stage.name, partial(store.manifest, made)):
@@ -71,7 +86,10 @@ def _estimate(
     if made is not None:
         instance = instance_of(stage.name, recipe)[0]
         return Estimate(stage.name, instance, 0.0, 0.0, "in the store already", cached=True), made
-    work = work_of(stage.name, store, model=size_of, snapshot=known["snapshot"])
+    if "snapshot" in known:
+        work = work_of(stage.name, store, model=size_of, snapshot=known["snapshot"])
+    else:  # pairs that are still to be mined: at most one of every answer, as long as a training row
+        work = pairs_to_come(work_of("mine", store, model=size_of, snapshot=rows_of or size_of), recipe)
     return estimate_job(stage.name, recipe, work), None
 
 

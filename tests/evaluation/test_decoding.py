@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, BloomConfig, GenerationConfig, LlamaConfig, MistralConfig, Qwen3Config
 
 from rightcall.decoding import decoder as decoding
+from rightcall.decoding import partial_attention, tree_store
 from rightcall.decoding.decoder import Decoder
 from rightcall.decoding.next_token import Sampling
 from rightcall.decoding.tree_store import chains, starts_of_chains
@@ -93,15 +94,50 @@ def test_chains_show_every_open_answer_its_path_and_nothing_beside_it(prompts: l
     for row, path in enumerate(paths):
         seen = [
             node
-            for start, stop, depth, first, last in found
+            for start, stop, first, last in found
             if first <= row < last
             for node in range(start, stop)
-            if depth + node - start < len(path)  # what lies deeper is masked
+            if node <= path[-1]  # what lies deeper is masked
         ]
         assert sorted(seen) == path
-    for start, stop, depth, first, last in found:
+    for start, stop, first, last in found:
         assert first < last
-        assert tree.depths[start:stop].tolist() == list(range(depth, depth + stop - start))
+        assert np.diff(tree.depths[start:stop]).tolist() == [1] * (stop - start - 1)
+
+
+@hypothesis_settings(deadline=None)  # the machine may be busy
+@given(PROMPTS, st.integers(1, 4), st.data())
+def test_blocks_of_a_pass_show_every_node_its_path(prompts: list[list[int]], size: int, data: Any) -> None:
+    tree = PrefixTree.build([[*prompt, 0] for prompt in prompts])
+    start = data.draw(st.integers(0, len(tree) - 1))
+    stop = data.draw(st.integers(start + 1, len(tree)))
+    mask = tree.mask()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree_store, "BLOCK", size)
+        blocks = tree_store.cut(tree.ends, start, stop, torch.device("cpu"))
+    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(stop - start))
+    for block in blocks:
+        for query, unseen in enumerate(block.unseen.numpy()):
+            seen = [*range(block.shared), *block.others.numpy()[~unseen]]
+            assert seen == mask[start + block.start + query].nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_parts_of_attention_put_together_are_the_whole(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
+    if not fused:
+        monkeypatch.setattr(partial_attention, "_fused", None)
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 5, 8), torch.randn(2, 12, 8), torch.randn(2, 12, 8)
+    bias = torch.zeros(5, 5).masked_fill_(torch.ones(5, 5).triu(1).bool(), float("-inf"))
+    whole = partial_attention.attend(query, key[:, 7:], value[:, 7:], 0.3, bias)
+    parts = [
+        (slice(0, 3), partial_attention.attend(query[:, :3], key[:, :4], value[:, :4], 0.3)),
+        (slice(2, 5), partial_attention.attend(query[:, 2:], key[:, 4:7], value[:, 4:7], 0.3)),
+    ]
+    mask = torch.ones(5, 12, dtype=torch.bool)
+    mask[3:, :4], mask[:2, 4:7], mask[:, 7:] = False, False, torch.ones(5, 5).tril().bool()
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=0.3)
+    assert torch.allclose(partial_attention.merge(whole, parts), expected, atol=1e-5)
 
 
 # What is written

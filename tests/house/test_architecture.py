@@ -45,9 +45,10 @@ ROOMS = {
     "rightcall/toolcalls": "rows chat",
     "rightcall/job": "recipe rows",
     "rightcall/measurement": "rows recipe",
+    "rightcall/rollouts": "toolcalls chat rows recipe",
     "rightcall/parallel": "likelihood recipe",
     "rightcall/training": "decoding parallel likelihood toolcalls chat rows recipe job",
-    "rightcall/evaluation": "decoding likelihood parallel chat toolcalls measurement rows recipe job",
+    "rightcall/evaluation": "rollouts decoding likelihood parallel chat toolcalls measurement rows recipe job",
     "data_checks": "",
     "flows": "",
 }

@@ -1,12 +1,12 @@
 """Keys and values of a prefix tree, and of the answers that grow out of it, in buffers that are allocated once.
 
-    tree of two prompts     A─B─C─x      chain A B C, seen by both rows      at depth 0
-    (rows 0 and 1)              └─y      chain x, seen by row 0              at depth 3
-                                         chain y, seen by row 1              at depth 3
+    tree of two prompts     A─B─C─x      chain A B C, seen by both rows
+    (rows 0 and 1)              └─y      chain x, seen by row 0
+                                         chain y, seen by row 1
 
-While answers grow, each has one new token a pass. A node of the tree is seen by neighbouring rows only (rows are in the
-order of the tree), and the nodes that a row sees all have different depths. So the scores of a pass are one table (rows,
-depths), filled chain by chain, each with a product of two dense matrices: no key is copied, none is looked at in vain.
+While answers grow, each has one new token a pass. Rows are in the order of the tree, so a chain is seen by neighbouring rows
+only: each chain is attended to by a slice of the rows, in place (no key is copied, none is looked at in vain), and what a
+row gets from its chains and from its own answer is put together.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from rightcall.decoding.partial_attention import attend, merge
 from rightcall.likelihood.prefix_tree import Ints, PrefixTree
-from rightcall.likelihood.tree_attention import BLOCK, Block, tree_attention
 
 IMPLEMENTATION = "rightcall_decoding"
+BLOCK = 128  # nodes of the tree that look at it together
 
 
 class Chain(NamedTuple):
@@ -29,13 +30,22 @@ class Chain(NamedTuple):
 
     start: int
     stop: int
-    depth: int  # of the first node
     first: int
     last: int
 
 
+class Block(NamedTuple):
+    """Neighbouring nodes that are fed: all see the first `shared` nodes of the tree, some of them the others."""
+
+    start: int  # counted from the first node of the pass
+    stop: int
+    shared: int
+    others: torch.Tensor
+    unseen: torch.Tensor  # (queries, others) boolean
+
+
 class Pass(NamedTuple):
-    """What one forward pass over nodes of the tree writes and sees."""
+    """One forward pass over nodes of the tree."""
 
     start: int
     stop: int
@@ -56,13 +66,9 @@ class TreeStore:
         self._answers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._pass: Pass | None = None  # None: answers grow
 
-    # the tree
-
     def read(self, tree: PrefixTree, start: int, stop: int) -> None:
         """The next pass feeds the nodes start … stop - 1; all before them have been fed."""
-        self._pass = Pass(start, stop, cut(torch.as_tensor(tree.ends, device=self._device), start, stop))
-
-    # the answers
+        self._pass = Pass(start, stop, cut(tree.ends, start, stop, self._device))
 
     def grow(self, tree: PrefixTree, leaves: Ints) -> None:
         """From here on answers grow out of these nodes, one row each, in ascending order; nothing is written yet."""
@@ -86,94 +92,105 @@ class TreeStore:
     @property
     def depths(self) -> Ints:
         """Position of each row's next token."""
-        return self._tree.depths[self._leaves] + 1 + self._count
+        depths: Ints = self._tree.depths[self._leaves] + 1 + self._count
+        return depths
 
     def _look(self) -> None:
         """What the open rows see of the tree."""
         self._chains = chains(self._tree, self._starts, self._leaves)
-        lengths = self._tree.depths[self._leaves] + 1
-        self._width = int(lengths.max())
-        unseen = np.arange(self._width)[None, :] >= lengths[:, None]
-        self._bias = torch.zeros(unseen.shape, device=self._device)
-        self._bias.masked_fill_(torch.as_tensor(unseen, device=self._device), float("-inf"))
-
-    # attention
+        self._biases: dict[tuple[int, int, torch.dtype], torch.Tensor] = {}
 
     def attend(
-        self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        """query (1, heads, fed, size), key and value (1, key heads, fed, size) → (1, fed, heads, size)."""
+        """query (heads, fed, size), key and value (key heads, fed, size) → (fed, heads, size)."""
         if torch.is_autocast_enabled(query.device.type):  # rotated keys come in float32 even so
             key, value = key.to(torch.bfloat16), value.to(torch.bfloat16)
-        if self._pass is None:
-            return self._attend_answers(module.layer_idx, query, key[0], value[0], scaling)
-        start, stop, blocks = self._pass
-        keys, values = self._buffers(self._nodes, module.layer_idx, key[0], value[0], answers=False)
-        keys[:, start:stop] = key[0]
-        values[:, start:stop] = value[0]
-        query = query.to(keys.dtype)
-        return tree_attention(module, query, keys[None], values[None], None, tree_blocks=blocks, scaling=scaling)[0]
+        heads, fed, _ = query.shape
+        # (key heads, fed, heads that share one, size): a query of each stands beside the others of its node
+        stacked = query.to(key.dtype).view(len(key), heads // len(key), fed, -1).transpose(1, 2).contiguous()
+        # products are in the type of the keys
+        with torch.autocast(query.device.type, enabled=False):
+            out = self._of_tree(layer, stacked, key, value, scaling) if self._pass else self._of_answers(
+                layer, stacked, key, value, scaling
+            )  # fmt: skip
+        return out.view(*stacked.shape[:3], -1).transpose(0, 1).reshape(fed, heads, -1).to(query.dtype)
 
-    def _attend_answers(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+    def _of_tree(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        start, stop, blocks = self._pass or Pass(0, 0, [])
+        keys, values = self._buffers(self._nodes, layer, key, value)
+        keys[:, start:stop] = key
+        values[:, start:stop] = value
+        together = query.shape[2]
+        flat = query.view(len(key), -1, query.shape[-1])
+        found = []
+        for block in blocks:
+            some = flat[:, block.start * together : block.stop * together]
+            bias = _bias(block.unseen, together, some.dtype)
+            whole = attend(some, keys[:, block.others], values[:, block.others], scaling, bias)
+            seen = slice(0, block.shared)
+            part = [(slice(None), attend(some, keys[:, seen], values[:, seen], scaling))] if block.shared else []
+            found.append(merge(whole, part))
+        return torch.cat(found, 1)
+
+    def _of_answers(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         node_keys, node_values = self._nodes[layer]
-        keys, values = self._buffers(self._answers, layer, key, value, answers=True)
-        _, heads, rows, size = query.shape
-        key_heads, fed, width = key.shape[0], self._count + 1, self._width
-        shared = heads // key_heads
+        keys, values = self._buffers(self._answers, layer, key, value)
+        key_heads, rows, together, size = query.shape
         keys[:rows, :, self._count] = key.transpose(0, 1)
         values[:rows, :, self._count] = value.transpose(0, 1)
-        scaled = query[0] * (size**-0.5 if scaling is None else scaling)
-        # (key heads, rows, shared, size): the query heads of a key head stand side by side
-        stacked = scaled.to(keys.dtype).view(key_heads, shared, rows, size).transpose(1, 2).contiguous()
-        flat = stacked.view(key_heads, rows * shared, size)
-        scores = flat.new_zeros(key_heads, rows * shared, width + fed)
-        for start, stop, depth, first, last in self._chains:
-            some = slice(first * shared, last * shared)
-            scores[:, some, depth : depth + stop - start] = flat[:, some] @ node_keys[:, start:stop].transpose(1, 2)
-        own = stacked.transpose(0, 1) @ keys[:rows, :, :fed].transpose(2, 3)  # (rows, key heads, shared, fed)
-        table = scores.view(key_heads, rows, shared, width + fed)
-        table[..., width:] = own.transpose(0, 1)
-        table = table.float()
-        table[..., :width] += self._bias[None, :, None, :]
-        weights = table.softmax(-1).to(values.dtype)
-        flat_weights = weights.view(key_heads, rows * shared, width + fed)
-        out = (weights[..., width:].transpose(0, 1) @ values[:rows, :, :fed]).transpose(0, 1).float()
-        out = out.reshape(key_heads, rows * shared, -1)
-        for start, stop, depth, first, last in self._chains:
-            some = slice(first * shared, last * shared)
-            out[:, some] += flat_weights[:, some, depth : depth + stop - start] @ node_values[:, start:stop]
-        out = out.view(key_heads, rows, shared, -1).transpose(0, 1)
-        return out.reshape(1, rows, heads, -1).to(query.dtype)
+        written = slice(0, self._count + 1)
+        # (rows, key heads, together, written)
+        scores = (query.transpose(0, 1) @ keys[:rows, :, written].transpose(2, 3)).float() * scaling
+        lse = scores.logsumexp(-1)
+        own = (scores - lse[..., None]).exp_().to(values.dtype) @ values[:rows, :, written]
+        flat = query.view(key_heads, rows * together, size)
+        parts = []
+        for chain in self._chains:
+            some, nodes = slice(chain.first * together, chain.last * together), slice(chain.start, chain.stop)
+            bias = self._chain_bias(chain, together, flat.dtype)
+            parts.append((some, attend(flat[:, some], node_keys[:, nodes], node_values[:, nodes], scaling, bias)))
+        whole = own.transpose(0, 1).reshape(key_heads, rows * together, -1), lse.transpose(0, 1).reshape(key_heads, -1)
+        return merge(whole, parts)
+
+    def _chain_bias(self, chain: Chain, together: int, dtype: torch.dtype) -> torch.Tensor | None:
+        """None where all rows see the whole chain; a row that grows out of its middle sees what is above."""
+        leaves = self._leaves[chain.first : chain.last]
+        if int(leaves[0]) >= chain.stop - 1:
+            return None
+        name = (chain.start, together, dtype)
+        if name not in self._biases:
+            unseen = np.arange(chain.start, chain.stop)[None, :] > leaves[:, None]
+            self._biases[name] = _bias(torch.as_tensor(unseen, device=self._device), together, dtype)
+        return self._biases[name]
 
     def _buffers(
-        self,
-        held: dict[int, tuple[torch.Tensor, torch.Tensor]],
-        layer: int,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        answers: bool,
+        self, held: dict[int, tuple[torch.Tensor, torch.Tensor]], layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if layer not in held:
             nodes, rows, longest = self._sizes
-            key_heads, _, size = key.shape
-            shape = (rows, key_heads, longest) if answers else (key_heads, nodes)
-            held[layer] = key.new_empty(*shape, size), value.new_empty(*shape, value.shape[-1])
+            shape = (len(key), nodes) if held is self._nodes else (rows, len(key), longest)
+            held[layer] = key.new_empty(*shape, key.shape[-1]), value.new_empty(*shape, value.shape[-1])
         return held[layer]
 
 
-def cut(ends: torch.Tensor, start: int, stop: int) -> list[Block]:
-    """As `tree_attention.cut`, for the queries of the nodes start … stop - 1, counted from `start`."""
-    nodes = torch.arange(stop, device=ends.device)
-    size = BLOCK.get(ends.device.type, 128)
+def cut(ends: Ints, start: int, stop: int, device: torch.device) -> list[Block]:
+    """The nodes start … stop - 1 in blocks; node j is seen by node i when j <= i < ends[j]."""
+    nodes = np.arange(stop)
     blocks = []
-    for first in range(start, stop, size):
-        queries = nodes[first : min(first + size, stop)]
-        keys = torch.nonzero((nodes <= queries[-1]) & (ends[:stop] > first))[:, 0]
-        mask = (keys[None, :] <= queries[:, None]) & (queries[:, None] < ends[keys][None, :])
-        blocks.append(Block(first - start, first - start + len(queries), keys, mask))
+    for first in range(start, stop, BLOCK):
+        queries = nodes[first : first + BLOCK]
+        # the nodes that are above the whole block, as far as they stand at the tree's beginning
+        above = ends[:first] > queries[-1]
+        shared = first if above.all() else int(above.argmin())
+        others = shared + np.flatnonzero(ends[shared : queries[-1] + 1] > first)
+        unseen = (others[None, :] > queries[:, None]) | (queries[:, None] >= ends[others][None, :])
+        here = (torch.as_tensor(array, device=device) for array in (others, unseen))
+        blocks.append(Block(first - start, first - start + len(queries), shared, *here))
     return blocks
 
 
@@ -186,18 +203,22 @@ def starts_of_chains(tree: PrefixTree) -> Ints:
 def chains(tree: PrefixTree, starts: Ints, leaves: Ints) -> list[Chain]:
     """The chains that answers growing out of `leaves` (ascending) see; what none of them sees is left out."""
     stops = np.append(starts[1:], len(tree))
-    firsts = np.searchsorted(leaves, starts)
-    lasts = np.searchsorted(leaves, tree.ends[starts])
+    firsts, lasts = np.searchsorted(leaves, starts), np.searchsorted(leaves, tree.ends[starts])
     found = []
     for start, stop, first, last in zip(starts.tolist(), stops.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
         if first < last:
-            seen = min(stop, int(leaves[last - 1]) + 1)
-            found.append(Chain(start, seen, int(tree.depths[start]), first, last))
+            found.append(Chain(start, min(stop, int(leaves[last - 1]) + 1), first, last))
     return found
 
 
+def _bias(unseen: torch.Tensor, together: int, dtype: torch.dtype) -> torch.Tensor:
+    """(queries of all heads that share one, keys)"""
+    bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill_(unseen, float("-inf"))
+    return bias.repeat_interleave(together, 0)
+
+
 def attention(
-    module: torch.nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -207,7 +228,9 @@ def attention(
     scaling: float | None = None,
     **ignored: Any,
 ) -> tuple[torch.Tensor, None]:
-    return tree_store.attend(module, query, key, value, scaling), None
+    """What transformers calls in every layer: query (1, heads, fed, size) → (1, fed, heads, size)."""
+    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return tree_store.attend(module.layer_idx, query[0], key[0], value[0], factor)[None], None
 
 
 AttentionInterface.register(IMPLEMENTATION, attention)

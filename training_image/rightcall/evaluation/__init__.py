@@ -1,5 +1,6 @@
 """Measures a model.
 
+mine.py               the stage `mine`: answers sampled on training steps, judged, made into pairs
 model.py              the model that is scored, loaded
 multiple_choice.py    items scored as lm-eval scores them
 progress.py           how far all of scoring is, and when it will be done

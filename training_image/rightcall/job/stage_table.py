@@ -45,6 +45,10 @@ STAGES: Mapping[str, StageFacts] = {
             curves={"loss": ("loss",), "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",)},
         ),
         StageFacts(
+            "mine", "rightcall.evaluation.mine", "mine", "sft", utilisation=0.25, resumes=True,
+            leaves="output/data/mined.jsonl",
+        ),
+        StageFacts(
             "dpo", "rightcall.training.dpo", "dpo", "preference", utilisation=0.30, shares_work=True, resumes=True,
             curves={
                 "loss": ("loss",), "margin": ("margin",), "accuracy on pairs": ("rewards_accuracy",),

@@ -13,4 +13,10 @@ BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
 REJECTED_KINDS = (
     *BEHAVIOURS,
     *("wrong_tool", "hallucinated_tool", "missing_argument", "wrong_value", "wrong_type", "invented_argument"),
+    # the verifier's other words for a wrong answer, which mined pairs carry
+    *("unparseable_call", "extra_argument", "missing_call", "extra_call"),
+    *("did_not_call", "asked_when_should_call", "refused_when_should_call"),
+    *("called_when_should_ask", "answered_when_should_ask", "refused_when_should_ask"),
+    *("called_when_nothing_fits", "answered_when_nothing_fits", "asked_when_nothing_fits"),
+    *("called_when_should_answer", "asked_when_should_answer", "refused_when_should_answer"),
 )
