@@ -24,7 +24,8 @@ import torch
 from rightcall.chat.template import ChatTemplate
 from rightcall.decoding.decoder import Decoder
 from rightcall.decoding.next_token import Sampling
-from rightcall.evaluation.score import load_model, model_folder, write_lines
+from rightcall.evaluation.model import load_model, model_folder
+from rightcall.evaluation.score import write_lines
 from rightcall.job import metrics_log
 from rightcall.job.folders import STOPPED, Job
 from rightcall.job.partial_results import PartialResults
