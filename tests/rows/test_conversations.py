@@ -27,6 +27,7 @@ from rightcall.toolcalls.words import guess_behaviour
 from tasks.data.conversations import named_once, side_of
 from tasks.data.described import describe
 from tasks.data.preview import marked, preview_rows
+from tasks.stages.ingest import ingest_snapshot
 
 Row = dict[str, Any]
 ASKED = [user("Weather?"), text_message("In which city?"), user("Oslo")]
@@ -404,3 +405,16 @@ def test_rows_of_one_behaviour_are_told_by_their_trained_turns(tmp_path: Path) -
     message = stopped(conversation_recipe(write_lines(tmp_path / "log.jsonl", calls), group_by=None), tmp_path)
     assert "trained turns of" in message
     assert "sft rows are 'tool_call': there is no decision to learn or measure" in message
+
+
+def test_the_key_takes_tools_and_policy_by_content_and_not_by_place(tmp_path: Path) -> None:
+    slices = []
+    for place, policy in (("here", "Be kind."), ("there", "Be kind."), ("else", "Be rude.")):
+        folder = tmp_path / place
+        source = {"uri": str(write_log(folder, logged(4)))}
+        for name, text in (("tools", json.dumps(TOOLS)), ("system", policy)):
+            (folder / name).write_text(text)
+            source[name] = str(folder / name)
+        slices.append(ingest_snapshot.slice(conversation_recipe(source)))
+    assert slices[0] == slices[1] != slices[2]
+    assert ingest_snapshot.slice(conversation_recipe(source, train_on="last")) != slices[2]
