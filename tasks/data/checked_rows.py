@@ -289,7 +289,7 @@ class CheckedRows:
         if any(rule.flag == "id_unique" for rule in rules_of(self.kind)):
             unique = []
             for each in self._pending:
-                key = hash(each.row["id"])
+                key = hash((each.row.get("side"), each.row["id"]))
                 unique.append(key not in self._ids)
                 self._ids.add(key)
             flags["id_unique"] = pl.Series(unique, dtype=pl.Boolean)

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import orjson
 from data_checks.row_content import conversation_key
 from rightcall.errors import DataError, SourceError
 from rightcall.recipe.sections import ConversationSource, DataSection
+from rightcall.retail.derive import derive
 from rightcall.rows.conversation_records import Named, to_conversation
 from rightcall.rows.lines import parse_line
 from rightcall.rows.secrets import redact_record, redact_text
@@ -126,7 +126,6 @@ def _lines(path: Path, name: str) -> Iterator[tuple[str, Line]]:
 
 
 def _derived(path: Path, seed: int, name: str) -> Iterator[tuple[str, Line]]:
-    derive = import_module("rightcall.retail.derive").derive  # a recipe without it needs nothing of it
     for number, record in enumerate(derive(path, seed), 1):
         content = orjson.dumps(record)
         yield name, Line(number, content, len(content))

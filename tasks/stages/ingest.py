@@ -66,6 +66,7 @@ def _identity(source: Source) -> Json:
         "rightcall.measurement.baseline",
         "rightcall.bfcl.derive",
         "rightcall.chat.template",
+        "rightcall.retail.derive",
         "rightcall.rows.canonical",
         "rightcall.rows.conversation_records",
         "rightcall.rows.conversations",

@@ -27,6 +27,7 @@ from rightcall.toolcalls.words import guess_behaviour
 from tasks.data.conversations import named_once, side_of
 from tasks.data.described import describe
 from tasks.data.preview import marked, preview_rows
+from tasks.stages.ingest import ingest_snapshot
 
 Row = dict[str, Any]
 ASKED = [user("Weather?"), text_message("In which city?"), user("Oslo")]
@@ -85,10 +86,10 @@ def test_a_log_becomes_training_rows_and_steps_of_other_groups(tmp_path: Path) -
         ),
         (
             [*ASKED, call_message("get_weather", {"city": "Oslo"}), user("And?"), text_message("1.")],
-            "call_not_answered", "message 5 is the 'user's, but the call 'call_0' has no result yet",
+            "call_not_answered", "message 5 is the user's, but the call 'call_0' has no result yet",
         ),
         ([*ASKED, text_message("One."), text_message("Two.")], "two_assistant_turns", "messages 4 and 5"),
-        ([user("A"), user("B"), text_message("C.")], "roles_do_not_alternate", "follows the 'user's"),
+        ([user("A"), user("B"), text_message("C.")], "roles_do_not_alternate", "follows the user's"),
         (
             [*ASKED, {"role": "assistant", "tool_calls": [{"function": {"name": "get_weather", "arguments": "{city"}}]}],
             "bad_arguments", "is not JSON",
@@ -323,7 +324,7 @@ def test_the_front_is_left_out_whole_and_what_is_trained_moves_along() -> None:
     )
     shorter = without_front(row, 3)
     assert [message["content"] for message in shorter["messages"]] == ["S", "Oslo", "Cold.", "x", "y"]
-    assert [index for index, _ in shorter["trained"]] == [2, 4]
+    assert [index for index, _ in shorter["trained"]] == [4]  # what "Oslo" answers is gone
 
 
 def test_steps_are_sampled_as_whole_conversations(tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_a_preview_marks_what_is_trained_and_nothing_else(tmp_path: Path) -> Non
     row = read_snapshot(folder, "sft")[0]
     last = marked(template, row | {"trained": row["trained"][-1:]}, ("⟦", "⟧"))
     assert last.count("⟦") == 1
-    assert last.replace("⟦", "").replace("⟧", "") == template.render(row["messages"], row["tools"])
+    assert f"⟦{row['messages'][-1]['content']}<|im_end|>⟧\n" in last
 
 
 def test_a_rule_that_takes_much_of_a_source_is_a_warning(tmp_path: Path) -> None:
@@ -404,3 +405,16 @@ def test_rows_of_one_behaviour_are_told_by_their_trained_turns(tmp_path: Path) -
     message = stopped(conversation_recipe(write_lines(tmp_path / "log.jsonl", calls), group_by=None), tmp_path)
     assert "trained turns of" in message
     assert "sft rows are 'tool_call': there is no decision to learn or measure" in message
+
+
+def test_the_key_takes_tools_and_policy_by_content_and_not_by_place(tmp_path: Path) -> None:
+    slices = []
+    for place, policy in (("here", "Be kind."), ("there", "Be kind."), ("else", "Be rude.")):
+        folder = tmp_path / place
+        source = {"uri": str(write_log(folder, logged(4)))}
+        for name, text in (("tools", json.dumps(TOOLS)), ("system", policy)):
+            (folder / name).write_text(text)
+            source[name] = str(folder / name)
+        slices.append(ingest_snapshot.slice(conversation_recipe(source)))
+    assert slices[0] == slices[1] != slices[2]
+    assert ingest_snapshot.slice(conversation_recipe(source, train_on="last")) != slices[2]

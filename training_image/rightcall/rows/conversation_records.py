@@ -122,7 +122,7 @@ def _check_order(messages: list[Row]) -> None:
             continue
         if open_calls:
             raise DataError(
-                f"message {number} is the {role!r}'s, but the call {open_calls[0]!r} has no result yet; add the tool's "
+                f"message {number} is the {role}'s, but the call {open_calls[0]!r} has no result yet; add the tool's "
                 "message after the call",
                 reason="call_not_answered",
             )
@@ -134,7 +134,7 @@ def _check_order(messages: list[Row]) -> None:
             )
         if role == before == "user" or (role == "system" and before != "start"):
             raise DataError(
-                f"message {number} is the {role!r}'s and follows the {before!r}'s; join them, or correct the order",
+                f"message {number} is the {role}'s and follows the {before}'s; join them, or correct the order",
                 reason="roles_do_not_alternate",
             )
         open_calls = [call["id"] for call in message.get("tool_calls") or ()]

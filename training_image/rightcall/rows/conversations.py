@@ -23,16 +23,20 @@ def trained_turns(row: Row) -> list[tuple[int, str]]:
 
 
 def later_starts(row: Row) -> list[int]:
-    """Messages that a shorter conversation may begin with after the system message: every user's but the first."""
+    """Messages that a shorter conversation may begin with after the system message: users' but the first and the last."""
     asked = [index for index, message in enumerate(row["messages"]) if message["role"] == "user"]
-    return asked[1:]
+    return asked[1:-1]
 
 
 def without_front(row: Row, start: int) -> Row:
-    """The conversation from a user's message on, its system message and tools kept; turns before it are not trained."""
+    """The conversation from a user's message on, its system message and tools kept.
+
+    Turns before it are not trained, nor are those that answer it: "Yes, go on." means nothing without what was asked.
+    """
     messages = row["messages"]
     head = messages[:1] if messages[0]["role"] == "system" else []
-    moved = [[index - start + len(head), behaviour] for index, behaviour in trained_turns(row) if index > start]
+    asked = next((at for at in range(start + 1, len(messages)) if messages[at]["role"] == "user"), len(messages))
+    moved = [[index - start + len(head), behaviour] for index, behaviour in trained_turns(row) if index > asked]
     return {**row, "messages": [*head, *messages[start:]], "trained": moved}
 
 

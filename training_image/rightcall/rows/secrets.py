@@ -15,7 +15,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("aws_key", re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])")),
     ("aws_secret", re.compile(r"(?i)(?<=secret)(?:_?access)?_?key[\"'\\]*\s*[:=]\s*[\"'\\]*([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])")),
     ("jwt", re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")),
-    ("url_password", re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*:([^\s/@\"']+)@")),
+    ("url_password", re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*:(?!\[REDACTED)([^\s/@\"']+)@")),
     ("bearer_token", re.compile(r"(?i)\bbearer\s+((?=[^\s\"']*\d)[\w.~+/-]{16,}=*)")),
     ("api_key", re.compile(
         r"(?<![A-Za-z0-9])(?:sk-[\w-]{20,}|[sr]k_(?:live|test)_\w{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}"
