@@ -26,7 +26,6 @@ class StageFacts:
     rows: RowKind | None = None  # rows of the snapshot that it reads
     utilisation: float = 0.0  # assumed share of a GPU's peak FLOP/s; the estimate of its time rests on it
     shares_work: bool = False  # several processes and hosts may share it; it trains
-    resumes: bool = False  # goes on from what an earlier attempt left in checkpoints/
     on_this_machine: bool = False  # whatever the backend: its source lies, or is fetched, here
     leaves: str = MODEL  # file below the job's root without which the job has not done its work
     curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for people: title → fields of metrics.jsonl
@@ -41,18 +40,18 @@ STAGES: Mapping[str, StageFacts] = {
     for facts in (
         StageFacts("base", "rightcall.training.base", on_this_machine=True),
         StageFacts(
-            "sft", "rightcall.training.sft", "sft", "sft", utilisation=0.40, shares_work=True, resumes=True,
+            "sft", "rightcall.training.sft", "sft", "sft", utilisation=0.40, shares_work=True,
             curves={
                 "loss": ("loss",), "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",),
                 "written: right, overcall": ("probe_right", "probe_overcall"),
             },
         ),
         StageFacts(
-            "mine", "rightcall.evaluation.mine", "mine", "sft", utilisation=0.25, resumes=True,
+            "mine", "rightcall.evaluation.mine", "mine", "sft", utilisation=0.25,
             leaves="output/data/mined.jsonl",
         ),
         StageFacts(
-            "dpo", "rightcall.training.dpo", "dpo", "preference", utilisation=0.30, shares_work=True, resumes=True,
+            "dpo", "rightcall.training.dpo", "dpo", "preference", utilisation=0.30, shares_work=True,
             curves={
                 "loss": ("loss",), "margin": ("margin",), "accuracy on pairs": ("rewards_accuracy",),
                 "log-probability": ("chosen_logprob", "rejected_logprob"),
@@ -60,7 +59,7 @@ STAGES: Mapping[str, StageFacts] = {
             },
         ),
         StageFacts(
-            "score", "rightcall.evaluation.score", "evaluation", "choice", utilisation=0.25, resumes=True,
+            "score", "rightcall.evaluation.score", "evaluation", "choice", utilisation=0.25,
             leaves="output/data/scores.json",
         ),
     )
