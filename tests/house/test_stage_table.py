@@ -44,13 +44,12 @@ def test_a_stage_that_reads_rows_has_a_utilisation_and_so_an_estimate(facts: Sta
     assert (0 < facts.utilisation < 1) == (facts.rows is not None)
 
 
-def test_a_stage_that_shares_its_work_trains_by_its_section_and_resumes(facts: StageFacts) -> None:
+def test_a_stage_that_shares_its_work_trains_by_its_section(facts: StageFacts) -> None:
     if not facts.shares_work:
         with pytest.raises(KeyError, match="does not train"):
             training_section(facts.name, load_recipe())
         return
     assert isinstance(training_section(facts.name, load_recipe()), TrainingSection)
-    assert facts.resumes
     assert facts.curves, "people see no curve of it"
 
 
