@@ -269,7 +269,9 @@ class MineSection(Section):
 class PolicySection(Section):
     """The order of steps that written calls are judged by; it says nothing about how a model is trained."""
 
-    authenticate: tuple[str, ...] = Field((), description="tools that find out who is asking; one must have answered first")
+    authenticate: tuple[str, ...] = Field(
+        (), description="tools that find out who is asking; one must have answered first"
+    )
     write: tuple[str, ...] = Field((), description="tools that change something; a user must have said yes before")
     open: tuple[str, ...] = Field((), description="tools that may be called before anybody is known, as a calculator")
     confirm: bool = Field(True, description="whether a tool in write needs the user's yes to a question right before")
