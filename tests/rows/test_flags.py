@@ -21,6 +21,7 @@ AMONG_ROWS = {
     "not_leaked",
     "not_duplicate",
     "not_near_duplicate",
+    "not_contradicted",
 }  # no row answers these alone
 
 
