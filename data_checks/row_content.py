@@ -11,7 +11,7 @@ from data_checks.duplicates import Hashes, normalise, shingles, text_hash
 from rightcall.rows.vocabulary import Row, RowKind
 
 # fields that are not content, or that repeat another field
-IDENTITY = ("id", "uuid", "source_id", "source", "group", "raw_tools")
+IDENTITY = ("id", "uuid", "source_id", "source", "group", "situation", "raw_tools")
 NO_TOOLS = "no tools"
 SEVERAL = "several turns"
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -17,6 +15,7 @@ from rightcall.errors import DataError, SourceError
 from rightcall.recipe.sections import ConversationSource, DataSection
 from rightcall.retail.derive import derive
 from rightcall.rows.conversation_records import Named, to_conversation
+from rightcall.rows.conversations import share_of
 from rightcall.rows.lines import parse_line
 from rightcall.rows.secrets import redact_record, redact_text
 from rightcall.rows.tool_schemas import normalise_tools
@@ -179,9 +178,3 @@ def side_of(group: str, source: ConversationSource, data: DataSection) -> str:
     if source.use != "split":
         return source.use
     return EVALUATION if share_of(group, data.seed) < data.evaluation_share else TRAIN
-
-
-def share_of(group: str, seed: int) -> float:
-    """A number in [0, 1) that looks drawn."""
-    value: Any = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
-    return int.from_bytes(value, "big") / 2**64

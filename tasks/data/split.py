@@ -14,11 +14,11 @@ from data_checks.held_out import HeldOutConversations
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.recipe.sections import DataSection
-from rightcall.rows.conversations import later_starts, steps_of, without_front
+from rightcall.rows.conversations import later_starts, share_of, steps_of, without_front
 from rightcall.rows.vocabulary import Row
 from tasks.data import sources
 from tasks.data.checked_rows import CheckedRows, Limit
-from tasks.data.conversations import EVALUATION, TRAIN, Heard, share_of
+from tasks.data.conversations import EVALUATION, TRAIN, Heard
 from tasks.data.tally import Place
 
 MOST_OF_ONE_GROUP = 0.5  # share of the steps; above it the split is that group's side

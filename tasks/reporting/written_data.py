@@ -103,14 +103,17 @@ def error_counts(scores: Mapping[str, Scores], names: Mapping[str, str]) -> dict
 def by_situation(
     scores: Mapping[str, Scores], names: Mapping[str, str], evaluation: EvaluationSection
 ) -> dict[str, dict[str, Metric]]:
-    """{situation: {model: `right`}}, the candidate's worst first; {} where the steps name no situation."""
+    """{situation: {model: `right`}}, the candidate's worst first; {} where the steps name no situation.
+
+    "denied/cancel" counts among "denied".
+    """
     settings: dict[str, Any] = evaluation.model_dump(include={"confidence", "bootstrap_samples", "seed"})
     found: dict[str, dict[str, Metric]] = {}
     for label, scored in scores.items():
         groups: dict[str, list[dict[str, Any]]] = {}
         for line in scored.written:
             if line.get("situation"):
-                groups.setdefault(str(line["situation"]), []).append(line)
+                groups.setdefault(str(line["situation"]).partition("/")[0], []).append(line)
         for situation, lines in groups.items():
             found.setdefault(situation, {})[names[label]] = summarise(lines, **settings)["right"]
     last = names[candidate_of(list(scores))]

@@ -152,6 +152,8 @@ def written_lines(
     for index, step in enumerate(turns.steps):
         judged = _judge(turns, step, free[index])
         line = {name: step[name] for name in ("id", "conversation", "group", "behaviour")} | judged
+        if step.get("situation"):
+            line["situation"] = step["situation"]
         same = grammar is not None and list(grammar[index]) == list(free[index])
         line["grammar"] = None if grammar is None else judged if same else _judge(turns, step, grammar[index])
         lines.append(line)

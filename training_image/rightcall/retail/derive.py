@@ -16,8 +16,9 @@ from pathlib import Path
 from rightcall.retail.customer import Customer, NoFitError
 from rightcall.retail.offer import POLICY
 from rightcall.retail.situations import SITUATIONS, Situation
-from rightcall.retail.talk import Dice, Talk, Voice, share_of
+from rightcall.retail.talk import Dice, Talk, Voice
 from rightcall.retail.world import Json, Shop, World, load
+from rightcall.rows.conversations import share_of
 
 # Of the users, those first in the order by which ingest holds groups out: with its default share of .2 every reserved
 # frame is heard by the evaluation alone, from a third of its users.

@@ -6,7 +6,6 @@ Voice(dice, reserved=False).say("cancel", order="#W7678072", why="needless")   "
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import random
 import re
@@ -40,12 +39,6 @@ class Dice:
     def shuffled(self, options: Sequence[T]) -> list[T]:
         keys = sorted((self._random.random(), place) for place in range(len(options)))
         return [options[place] for _, place in keys]
-
-
-def share_of(group: str, seed: int) -> float:
-    """A number in [0, 1) that looks drawn; by the same formula ingest decides which groups are held out."""
-    digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 _PART = re.compile(r"<(\w+)>")

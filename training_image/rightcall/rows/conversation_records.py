@@ -87,7 +87,8 @@ def _conversation(record: Row, source: str, named: Named, guess: Callable[[str],
     group = _group(record, named.group_by) if named.group_by else identifier
     named.endings += ends_early
     named.greetings += any(message["role"] == "assistant" for message in messages[:asked])
-    return {"id": identifier, "source": source, "group": group, **conversation}
+    situation = str(record.get("situation") or "")
+    return {"id": identifier, "source": source, "group": group, "situation": situation, **conversation}
 
 
 def _group(record: Row, name: str) -> str:

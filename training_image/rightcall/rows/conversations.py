@@ -7,6 +7,7 @@ step row                    {"messages": [user, assistant, user, assistant], "be
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 from rightcall.rows.vocabulary import Row
@@ -49,6 +50,13 @@ def steps_of(row: Row) -> Iterator[Row]:
             "behaviour": behaviour,
             "conversation": row["id"],
             "group": row.get("group") or row["id"],
+            "situation": row.get("situation") or "",
             "messages": row["messages"][: index + 1],
             "tools": row["tools"],
         }
+
+
+def share_of(group: str, seed: int) -> float:
+    """A number in [0, 1) that looks drawn: it decides on which side of the split a group is, whatever other groups there are."""
+    digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -14,21 +14,21 @@ COLUMNS: dict[RowKind, tuple[str, ...]] = {
     "sft": ("id", "source", "behaviour", "messages", "tools", "trained"),
     "preference": ("id", "source", "behaviour", "rejected_kind", "prompt", "tools", "chosen", "rejected"),
     "choice": ("id", "source", "question", "tools", "answers", "correct_answer"),
-    "step": ("id", "source", "behaviour", "conversation", "group", "messages", "tools"),
-    "conversation": ("id", "source", "group", "side", "messages", "tools", "trained"),
+    "step": ("id", "source", "behaviour", "conversation", "group", "situation", "messages", "tools"),
+    "conversation": ("id", "source", "group", "situation", "side", "messages", "tools", "trained"),
 }
 # Unlike structs in one Arrow column are unified with null keys, which corrupts every tool schema: these are JSON text.
 JSON_COLUMNS = frozenset({"messages", "tools", "prompt", "chosen", "rejected", "answers", "raw_tools", "trained"})
+MAY_BE_MISSING = {"trained": None, "situation": ""}  # of a row, and what its column then holds
 RAW_TOOLS = "raw_tools"  # of an item: the one column that may be empty, or missing
 BATCH_ROWS = 1000  # of a snapshot, decoded at once
 
 
 def to_columns(row: Row, kind: RowKind) -> dict[str, str]:
-    """The row as the strings that a snapshot's columns hold, without ``raw_tools``; no ``trained`` is null."""
+    """The row as the strings that a snapshot's columns hold, without ``raw_tools``."""
+    whole = MAY_BE_MISSING | row
     return {
-        name: json.dumps(row.get(name) if name == "trained" else row[name], ensure_ascii=False)
-        if name in JSON_COLUMNS
-        else str(row[name])
+        name: json.dumps(whole[name], ensure_ascii=False) if name in JSON_COLUMNS else str(whole[name])
         for name in COLUMNS[kind]
     }
 
