@@ -58,7 +58,10 @@ def work_of(stage: str, store: Store, *, model: ArtifactRef, snapshot: ArtifactR
     """Tokens of the rows that the stage reads and the size of the model, from manifests alone."""
     rows, kind = store.manifest(snapshot)["result"], STAGES[stage].rows
     size = _base(store, model)
-    return Work(rows.get(f"{kind}_tokens"), rows.get(f"{kind}_rows"), size.get("total_parameters"), size.get("layers"))
+    steps = (rows.get("step_rows", 0), rows.get("step_tokens", 0)) if stage == "score" else (0, 0)
+    return Work(
+        rows.get(f"{kind}_tokens"), rows.get(f"{kind}_rows"), size.get("total_parameters"), size.get("layers"), *steps
+    )
 
 
 def estimate_job(stage: str, recipe: Recipe, work: Work) -> Estimate:

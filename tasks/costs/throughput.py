@@ -10,7 +10,8 @@ below 15% of 6N at 2,048 tokens for the models of our recipes) is left to the as
 - DPO: both sides of a pair, each with its prompt (an upper bound: where attention allows it the prompt is fed once), and the
   reference's forward pass, once per pair and not per epoch.
 - mining: forward only, and every new token of every sampled answer.
-- scoring: forward only; the four answers of an item share one prompt.
+- scoring: forward only; the four answers of an item share one prompt. A step is counted with its whole conversation before it,
+  which is computed once for all of its steps: an upper bound.
 """
 
 from __future__ import annotations
@@ -62,7 +63,6 @@ UNPACKED = 0.30  # SFT without packing: short sequences and padding
 QLORA_SLOWDOWN = 1.4  # dequantisation of 4-bit weights in every pass
 ONE_HOST, MANY_HOSTS = 0.90, 0.80  # share of the speed that is left when several processes, or hosts, work together
 ANSWERS = 1.3  # tokens of an item with its four answers, per token of the prompt with one
-GENERATION_BATCH = 16
 ANSWERS_AT_ONCE = 64  # rightcall.decoding grows as many side by side
 DECODING_SECONDS = 0.03  # one token for a batch on a GPU: bound by kernel launches
 START_SECONDS = 300  # image, data and model onto the host, and the result away from it: billed, not trained
@@ -76,6 +76,8 @@ class Work:
     rows: int | None = None
     parameters: int | None = None
     layers: int | None = None
+    steps: int = 0  # of conversations, to be written
+    step_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _vcpus(size: str) -> int | None:
 def duration(stage: str, recipe: Recipe, work: Work, instance_type: str, hosts: int) -> Duration | None:
     """Seconds from start to end of a job with its start-up; None when the hardware, the tokens or the model is not known."""
     machine = hardware(instance_type)
-    if machine is None or work.tokens is None or not work.rows or work.parameters is None:
+    if machine is None or work.tokens is None or not (work.rows or work.steps) or work.parameters is None:
         return None
     if stage == "mine":
         return _mining(recipe, work, machine)
@@ -130,8 +132,9 @@ def duration(stage: str, recipe: Recipe, work: Work, instance_type: str, hosts: 
     per_token, share = flops_per_token(section, work), utilisation(stage, section)
     total = tokens * per_token
     if isinstance(section, DpoSection) and not section.reference_free:
-        pairs = min(work.rows, section.max_steps * batch) if section.max_steps > 0 else work.rows
-        total += 2 * (pairs * work.tokens / work.rows) * 2 * work.parameters
+        rows = work.rows or 1
+        pairs = min(rows, section.max_steps * batch) if section.max_steps > 0 else rows
+        total += 2 * (pairs * work.tokens / rows) * 2 * work.parameters
     speed = processes * machine.flops * (share if machine.is_gpu else 1.0) * _scaling(processes, hosts)
     basis = f"{tokens:,.0f} tokens × {per_token / work.parameters:.1f} × {work.parameters / 1e9:.2f}e9 parameters"
     return Duration(total / speed + START_SECONDS, f"{basis}; {_speed(machine, hosts, share)}; {_start()}")
@@ -140,15 +143,16 @@ def duration(stage: str, recipe: Recipe, work: Work, instance_type: str, hosts: 
 def _scoring(recipe: Recipe, work: Work, machine: Hardware) -> Duration:
     """One process, whatever the host has."""
     assert work.tokens is not None  # noqa: S101  asked by the caller
-    assert work.rows is not None  # noqa: S101
     assert work.parameters is not None  # noqa: S101
-    tokens, share = work.tokens * ANSWERS, STAGES["score"].utilisation if machine.is_gpu else 1.0
-    batches = -(-min(recipe.evaluation.generation_items, work.rows) // GENERATION_BATCH)
-    step = DECODING_SECONDS if machine.is_gpu else GENERATION_BATCH * 2 * work.parameters / machine.flops
-    decoding = batches * recipe.evaluation.max_new_tokens * step
+    share = STAGES["score"].utilisation if machine.is_gpu else 1.0
+    tokens = work.tokens * ANSWERS + work.step_tokens
+    answers = work.steps + min(recipe.evaluation.generation_items, work.rows or 0)
+    modes = 2 if recipe.evaluation.grammar else 1
+    step = DECODING_SECONDS if machine.is_gpu else ANSWERS_AT_ONCE * 2 * work.parameters / machine.flops
+    decoding = modes * -(-answers // ANSWERS_AT_ONCE) * recipe.evaluation.max_new_tokens * step
     seconds = tokens * 2 * work.parameters / (machine.flops * share) + decoding
     one = Hardware(machine.name.partition(" × ")[2] or machine.name, 1, machine.flops, machine.is_gpu)
-    basis = f"{tokens:,.0f} tokens × 2 × {work.parameters / 1e9:.2f}e9 parameters and {decoding:,.0f} s of free answers"
+    basis = f"{tokens:,.0f} tokens × 2 × {work.parameters / 1e9:.2f}e9 parameters and {decoding:,.0f} s for {answers:,} written answers"
     return Duration(seconds + START_SECONDS, f"{basis}; {_speed(one, 1, share)}; {_start()}")
 
 

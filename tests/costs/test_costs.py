@@ -306,3 +306,16 @@ def test_bills_add_up_and_local_results_have_none(tmp_path: Path) -> None:
 
 def test_times_are_read_by_people() -> None:
     assert [clock(seconds) for seconds in (0, 61, 3600, 5399)] == ["1 min", "2 min", "1 h 00 min", "1 h 30 min"]
+
+
+def test_a_snapshot_of_steps_alone_has_an_estimate_that_grows_with_them() -> None:
+    """323 steps grow in six batches, free and under the grammar; their conversations are read once at most each."""
+    recipe = load_recipe()
+    machine = "ml.g5.2xlarge"
+    few, many = (
+        duration("score", recipe, Work(0, 0, 135_000_000, 30, steps, steps * 1_700), machine, 1) for steps in (64, 323)
+    )
+    assert few is not None
+    assert many is not None
+    assert "323 written answers" in many.basis
+    assert few.seconds < many.seconds < few.seconds + 120
