@@ -49,7 +49,7 @@ def test_what_a_recipe_names_is_looked_for_before_a_server_is_started(tmp_path: 
         tmp_path, "flows.ingest", "--set", "model.chat_template=chatml-tool", "--set", "model.source=Org/name-1.7B",
         "--set", "data.sft=[{uri: /nowhere/rows.jsonl}]",
     )  # fmt: skip
-    assert "model.chat_template is 'chatml-tool'; choose one of ['chatml-tools']" in said
+    assert "model.chat_template is 'chatml-tool'; choose one of ['chatml-signatures', 'chatml-tools']" in said
     assert "data.sft: source '/nowhere/rows.jsonl' does not exist" in said
     assert "Did you mean hf:Org/name-1.7B@<commit of 40 hex digits>?" in said
     assert said.count("Did you mean") == 1

@@ -247,7 +247,9 @@ def test_arguments_as_a_json_string_render_as_the_object(load: Callable[[str], C
 
 
 def test_a_template_without_a_tools_branch_is_refused_by_name_of_the_remedy(tiny_model: Path) -> None:
-    with pytest.raises(RecipeError, match=r"ignores tools; set model.chat_template to one of \['chatml-tools'"):
+    with pytest.raises(
+        RecipeError, match=r"ignores tools; set model.chat_template to one of \['chatml-signatures', 'chatml-tools'"
+    ):
         ChatTemplate.load(tiny_model)
     assert ChatTemplate.load(tiny_model, "chatml-tools").max_length == 1024
 
@@ -290,7 +292,10 @@ def test_a_broken_file_of_the_model_is_named(
 def test_a_folder_without_template_and_an_unknown_name_list_the_choices(tiny_model: Path, tmp_path: Path) -> None:
     path = copied(tiny_model, tmp_path)
     (path / "chat_template.jinja").unlink()
-    with pytest.raises(RecipeError, match=r"has no chat template; set model.chat_template to one of \['chatml-tools'"):
+    with pytest.raises(
+        RecipeError,
+        match=r"has no chat template; set model.chat_template to one of \['chatml-signatures', 'chatml-tools'",
+    ):
         ChatTemplate.load(path)
     with pytest.raises(RecipeError, match=r"model.chat_template is '\.\./secret'; choose one of"):
         ChatTemplate.load(path, "../secret")
@@ -372,3 +377,25 @@ def test_the_module_loads_neither_torch_nor_transformers() -> None:
     code = f"import rightcall.chat.template, rightcall.toolcalls.verifier, sys; sys.exit(len({heavy} & sys.modules.keys()))"
     environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "training_image")}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_a_signature_says_what_a_schema_says(load: Callable[[str], ChatTemplate]) -> None:
+    place = {"type": "object", "properties": {"city": {"type": "string"}}}
+    properties = {
+        "order_id": {"type": "string", "description": "as #W1"},
+        "reason": {"enum": ["no longer needed", "ordered by mistake"], "type": "string"},
+        "items": {"type": "array", "items": {"type": "string"}},
+        "count": {"type": "integer", "minimum": 1},
+        "place": place,
+        "note": {"type": ["string", "null"]},
+    }
+    parameters = {"type": "object", "properties": properties, "required": ["order_id", "reason", "items"]}
+    function = {"name": "cancel", "description": "Ask first.", "parameters": parameters}
+    tools = [{"type": "function", "function": function}, {"type": "function", "function": {"name": "ping"}}]
+    text = load("chatml-signatures").render([user("Hi")], tools)
+    said = (
+        'cancel(order_id: string (as #W1), reason: "no longer needed"|"ordered by mistake", items: string[], '
+        'count?: {"type":"integer","minimum":1}, place?: {"type":"object","properties":{"city":{"type":"string"}}}, '
+        'note?: {"type":["string","null"]}) Ask first.\nping()\n</tools>'
+    )
+    assert said in text

@@ -35,9 +35,12 @@ LAUGHS_TWICE = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, x:
 MERGED_LAUGHS = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}\n" for n in range(30))
 
 
+BFCL = ROOT / "recipes" / "smollm2-135m" / "bfcl.yaml"  # sources of every kind, and both trainings
+
+
 def complaint(*overrides: str, path: Path | None = None) -> str:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(path, list(overrides))
+        load_recipe(path or BFCL, list(overrides))
     return str(caught.value)
 
 
@@ -267,7 +270,7 @@ def test_a_secret_is_refused_and_never_repeated(override: str) -> None:
 def test_overrides_are_typed_as_yaml_and_the_last_one_wins() -> None:
     sections = ["dpo.beta=0.2", "dpo.learning_rate=5e-7", "dpo.loss_type=[sigmoid, sft]", "data.sft.0.limit=9"]
     absent = ["evaluation.generation_items=3", "gate.must_not_drop.acc=0.01"]
-    recipe = load_recipe(None, [*sections, "sft.seed=1", "sft.seed=2", *absent])
+    recipe = load_recipe(BFCL, [*sections, "sft.seed=1", "sft.seed=2", *absent])
     assert (recipe.dpo.beta, recipe.dpo.learning_rate, recipe.dpo.loss_type) == (0.2, 5e-7, ("sigmoid", "sft"))
     assert (recipe.sft.seed, recipe.evaluation.generation_items, recipe.gate.must_not_drop) == (2, 3, {"acc": 0.01})
     assert recipe.data.sft[0].limit == 9
@@ -341,7 +344,7 @@ def test_a_misspelt_rejected_kind_is_named_even_among_right_ones() -> None:
     text = complaint("data.rejected_kinds=[tool_call, wrong_tol, moon]")
     assert "data.rejected_kinds: 'wrong_tol' is no kind of rejected answer; did you mean 'wrong_tool'?" in text
     assert "data.rejected_kinds: 'moon' is no kind of rejected answer; allowed: answered_when_nothing_fits, " in text
-    load_recipe(None, ["data.rejected_kinds=[wrong_tool, invented_argument, direct]"])
+    load_recipe(BFCL, ["data.rejected_kinds=[wrong_tool, invented_argument, direct]"])
 
 
 def test_what_nothing_would_read_or_train_on_is_said() -> None:

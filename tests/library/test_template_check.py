@@ -99,7 +99,7 @@ def test_a_template_is_read_back_or_refused_with_the_remedy(tokenizer: Path, tmp
     folder = folder_with(tokenizer, tmp_path, CORPUS[name].read_text(encoding="utf-8"))
     if refusal := refusal_of(folder):
         assert name not in READABLE, refusal
-        assert "set model.chat_template to one of ['chatml-tools'" in refusal
+        assert "set model.chat_template to one of ['chatml-signatures', 'chatml-tools'" in refusal
         return
     template = load_template(folder)
     for case, calls in CALLS.items():
@@ -124,7 +124,7 @@ def test_a_refusal_says_what_was_written_what_was_read_and_what_to_do(tokenizer:
     assert f"the chat template of {folder}" in message
     assert "<|tool_call_start|>[" in message
     assert "read back: []" in message
-    assert "set model.chat_template to one of ['chatml-tools']" in message
+    assert "set model.chat_template to one of ['chatml-signatures', 'chatml-tools']" in message
     assert "a later version may read this dialect" in message
     assert load_template(folder, "chatml-tools").name == "rightcall/chat/templates/chatml-tools.jinja"
 

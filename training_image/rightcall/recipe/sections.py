@@ -284,7 +284,7 @@ class EvaluationSection(Section):
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="near-ties are scored again in float32")
     max_tree_tokens: int = Field(2048, gt=0, description="tokens in one forward pass over a prefix tree")
     generation_items: int = Field(
-        32, ge=0, description="multiple-choice items that are also answered freely, beside all steps; 0 = none"
+        300, ge=0, description="multiple-choice items that are also answered freely, beside all steps; 0 = none"
     )
     grammar: bool = Field(
         True, description="answer a second time with what a call holds constrained to the tools' JSON Schemas"
