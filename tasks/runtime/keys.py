@@ -37,6 +37,7 @@ NOT_RESULTS = (
     "rightcall.job.stage_table",
     "rightcall.recipe",
     "rightcall.toolcalls.template_check",
+    "rightcall.training.probe",  # of a recipe that probes it is in the slice: tasks/stages/training.py
 )
 READS_TEMPLATES = "rightcall.chat.model_folder"
 NO_CODE = hashlib.sha256(b"").hexdigest()

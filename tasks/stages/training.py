@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rightcall.recipe.schema import Recipe
+from rightcall.recipe.sections import TrainingSection
 from tasks.data import sources
 from tasks.jobs.contract import Input
+from tasks.runtime.keys import module_digest
 from tasks.runtime.stage import StageRun, stage
 from tasks.stages.run_job import run_job
 from tasks.store.manifests import ArtifactRef
@@ -25,13 +27,19 @@ def _base_slice(recipe: Recipe) -> dict[str, Any]:
 
 
 def _sft_slice(recipe: Recipe) -> dict[str, Any]:
-    return {"sft": recipe.sft.model_dump(mode="json", exclude=NOT_RESULTS), "chat_template": recipe.model.chat_template}
+    section = recipe.sft.model_dump(mode="json", exclude=NOT_RESULTS)
+    return {"sft": section, "chat_template": recipe.model.chat_template, **_probe(recipe.sft)}
 
 
 def _dpo_slice(recipe: Recipe) -> dict[str, Any]:
     # start_from has chosen the input model, whose digest is in the key.
     section = recipe.dpo.model_dump(mode="json", exclude=NOT_RESULTS | {"start_from"})
-    return {"dpo": section, "chat_template": recipe.model.chat_template}
+    return {"dpo": section, "chat_template": recipe.model.chat_template, **_probe(recipe.dpo)}
+
+
+def _probe(section: TrainingSection) -> dict[str, str]:
+    """A probe sets rows aside and may choose the weights; without one, what the verifier learns to read trains nothing again."""
+    return {"probe": module_digest(("rightcall.training.probe",))} if section.probe_steps else {}
 
 
 @stage(name="base", kind="model", modules=("rightcall.training.base",), slice=_base_slice, tags=("model",))

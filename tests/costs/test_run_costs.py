@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,9 @@ def run(store: Store) -> BilledRun:
 
 
 def test_the_report_and_the_closing_table_sum_up_the_bills(run: BilledRun) -> None:
-    page = run.page()
-    number = '<td class="number">'
-    assert page.count(f"<td>ml.g5.2xlarge</td>{number}1,800</td>{number}0.25</td>") == 5
-    assert f"{number}<b>9,000</b></td>{number}<b>1.25</b></td>" in page
+    page = re.sub(r"<td[^>]*>", "<td>", run.page())
+    assert page.count("<td>ml.g5.2xlarge</td><td>1,800</td><td>0.25</td>") == 5
+    assert "<td><b>9,000</b></td><td><b>1.25</b></td>" in page
     closing = closing_table(run.recipe, run.scores, run.verdict, store=run.store)
     assert "cost: 1.25 USD, 2 h 30 min billed (sft 0.25 USD, dpo 0.25 USD, score base 0.25 USD" in closing
     assert max(map(len, closing.split("\n"))) <= 100

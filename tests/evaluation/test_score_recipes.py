@@ -65,7 +65,8 @@ def test_every_recipe_scores_every_kind_of_model_with_and_without_a_suite(
     assert experiments["dpo"].data == experiments["a folder"].data == experiments[MODELS[2]].data
     if not suite:  # the recipe's own items lie on the Hub: its rules are tried on rows that are here
         experiments["dpo"] = load_recipe(given, [
-            *suite_overrides(None, "dpo"), f"data.evaluation={json.dumps([{'uri': str(rows)}])}",
+            *suite_overrides(None, "dpo"), f"data.evaluation={json.dumps([{'uri': str(rows)}])}", "data.conversations=[]",
+            "data.group_by=null", "data.step_rows=null",
         ])  # fmt: skip
     _, checks = snapshot_of(experiments["dpo"], tmp_path)
     assert checks["rows"]["choice"]["kept"] == (8 if path is None and not suite else 16)

@@ -125,7 +125,7 @@ def test_an_answer_that_breaks_a_schema_is_written_on_from_there(
     first, second = written_lines(turns, free, answers)
     assert first["grammar"]["text"] == first["text"]
     assert (second["verdict"]["valid_call"], second["error_kind"]) == (False, "wrong_value")
-    assert second["grammar"]["verdict"]["valid_call"], second["grammar"]
+    assert second["grammar"]["verdict"]["valid_call"] or second["grammar"]["cut"], second["grammar"]
     assert "garage" not in second["grammar"]["text"]
     # what is kept is used: the same again, without a pass of the model
     with torch.no_grad():

@@ -22,6 +22,7 @@ from prefect_fixture import prefect_server  # noqa: F401
 from stage_examples import make_first, make_second, ran, small_recipe
 
 from rightcall.errors import RightcallError
+from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.schema import Recipe
 from tasks.runtime.keys import NOT_RESULTS, READS_TEMPLATES, module_closure, module_digest, stage_key
 from tasks.stages.gate import decide_verdict
@@ -201,6 +202,12 @@ def test_what_the_verifier_learns_to_read_trains_nothing_again(modules: tuple[st
     closure = module_closure(modules)
     assert "rightcall.chat" in closure
     assert not [module for module in closure if "toolcalls" in module]
+
+
+def test_a_recipe_that_probes_has_the_code_of_the_probe_in_its_key() -> None:
+    plain, probed = load_recipe(), load_recipe(None, ["sft.probe_steps=5"])
+    assert "probe" not in train_sft.slice(plain)
+    assert train_sft.slice(probed)["probe"] == module_digest(("rightcall.training.probe",))
 
 
 def test_digests_agree_when_other_threads_parse_too(checkout: Path) -> None:
