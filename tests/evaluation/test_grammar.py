@@ -34,6 +34,7 @@ from rightcall.decoding.grammar import Grammar
 from rightcall.decoding.grammar_dialect import TAGS
 from rightcall.decoding.grammar_tokens import token_bytes
 from rightcall.errors import DataError, RecipeError, ScoringError
+from rightcall.evaluation.score import known_grammar
 from rightcall.toolcalls.syntax import _TAG
 from rightcall.toolcalls.template_check import load_template
 from rightcall.toolcalls.verifier import parse, validate_call
@@ -259,7 +260,9 @@ def test_a_schema_that_the_engine_cannot_hold_is_said_once(
     assert not passes("get_weather", city=1)
 
 
-def test_a_dialect_that_the_grammar_does_not_know_is_said_with_the_remedy(tmp_path: Path) -> None:
+def test_a_dialect_that_the_grammar_does_not_know_is_said_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = LISTED.replace(
         "{'name': call.function.name, 'arguments': call.function.arguments} | tojson",
         "call.function.name ~ call.function.arguments | tojson",
@@ -271,6 +274,8 @@ def test_a_dialect_that_the_grammar_does_not_know_is_said_with_the_remedy(tmp_pa
         RecipeError, match=r"does not know how the chat template of .* writes calls: .*; set evaluation.grammar: false"
     ):
         Grammar(ChatTemplate.load(folder))
+    assert known_grammar(ChatTemplate.load(folder)) is None  # scoring goes on with free answers
+    assert "free answers only" in caplog.text
 
 
 def test_tokens_are_the_bytes_of_what_they_were_made_from(ours: tuple[ChatTemplate, Grammar]) -> None:

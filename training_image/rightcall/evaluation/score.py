@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
+from rightcall.chat.template import ChatTemplate
 from rightcall.decoding.grammar import Grammar
-from rightcall.errors import ScoringError
+from rightcall.errors import RecipeError, ScoringError
 from rightcall.evaluation.model import load_model, model_folder
 from rightcall.evaluation.multiple_choice import PART, Item, Plan, score_items
 from rightcall.evaluation.progress import Part, Progress
@@ -56,8 +57,9 @@ def run(job: Job) -> None:
     template = load_template(folder, job.recipe.model.chat_template)
     questions = read_questions(template, choice_rows, settings.prompt)
     steps = steps_to_write(step_rows, choice_rows, settings.generation_items, settings.seed)
+    grammar = known_grammar(template) if settings.grammar and steps else None
+    settings = settings.model_copy(update={"grammar": grammar is not None})
     turns = Turns(template, steps, read_prompts(template, steps), settings)
-    grammar = Grammar(template) if settings.grammar and steps else None
     model = load_model(folder, trust_remote_code=job.recipe.model.trust_remote_code)
     scoring = Scoring(job, model, questions, turns)
     items = scoring.choose()
@@ -73,6 +75,15 @@ def run(job: Job) -> None:
     logger.info(
         "scored %d items and %d written steps in %.1f s: %s", len(items), len(lines), seconds, _headline(scores)
     )
+
+
+def known_grammar(template: ChatTemplate) -> Grammar | None:
+    """None, and a warning, where nobody knows how the template writes calls: then only free answers are scored."""
+    try:
+        return Grammar(template)
+    except RecipeError as err:
+        logger.warning("free answers only: %s", err)
+        return None
 
 
 def read_rows(snapshot: Path) -> tuple[list[Row], list[Row]]:
