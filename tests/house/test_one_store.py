@@ -15,7 +15,7 @@ NAMED_IN = {
     "tasks/reporting/closing_table.py",  # printed for the next command, where the store is not the default
     "tasks/serving/served_model.py",  # MLflow runs it far from any flow, after the store was moved
 }
-OPENED_IN = {f"flows/{name}.py" for name in ("ingest", "pipeline", "publish", "score", "train")}
+OPENED_IN = {f"flows/{name}.py" for name in ("ingest", "mine", "pipeline", "publish", "score", "train")}
 # Looked at only: whether it can be written, before a server is started; whether a base model with a tokenizer is there.
 OPENED_IN |= {"flows/command_line.py", "flows/init.py"}
 
