@@ -159,7 +159,7 @@ def test_a_flow_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on_next_time(
 
     server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
     stopped = command("flow", str(store.root), "4000", "0.02", **server)
-    assert comes_true(lambda: has_checkpoint(store), 60)
+    assert comes_true(lambda: has_checkpoint(store), 180)
     time.sleep(0.3)
     stopped.send_signal(signal_number)
     said, _ = stopped.communicate(timeout=60)
@@ -182,7 +182,7 @@ def test_a_flow_killed_with_its_lease_is_resumed_by_the_same_command(
 
     server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
     killed = command("flow", str(store.root), str(STEPS), "0.2", **server)
-    assert comes_true(lambda: has_checkpoint(store), 60)
+    assert comes_true(lambda: has_checkpoint(store), 180)
     killed.kill()
     killed.communicate()
     assert len(list((store.root / ".leases").glob("*.lease"))) == 1
