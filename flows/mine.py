@@ -11,6 +11,7 @@ from flows.command_line import arguments, run
 from flows.parameters import MineStage, Overrides, RecipeFile, StoreFolder, open_recipe, run_name, stop_its_jobs
 from rightcall.errors import RecipeError
 from tasks.reporting.mining import show_mining
+from tasks.reporting.prefect_artifacts import remove_unnamed
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.mine import mine_pairs
@@ -24,6 +25,7 @@ from tasks.store.opening import open_store
     flow_run_name=run_name,
     persist_result=False,
     on_cancellation=[stop_its_jobs],
+    on_failure=[remove_unnamed],
 )
 def mine_answers(
     recipe: RecipeFile = None,
