@@ -1,6 +1,6 @@
 """Preference pairs from the model's own answers: sampled on training steps, judged, the wrong ones rejected.
 
-python -m flows.mine recipes/quickstart.yaml --set mine.samples=4 --set mine.steps=100
+python -m flows.mine recipes/quickstart.yaml --set mine.samples=4 --set dpo.max_steps=20
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def mine_answers(
     """
     experiment = open_recipe(recipe, overrides, fresh)
     if experiment.mine.samples == 0:
-        raise RecipeError("mine.samples is 0, so there is nothing to sample; say how many: --set mine.samples=4")
+        steps = "" if experiment.dpo.max_steps else ", and how long DPO trains on the pairs: --set dpo.max_steps=20"
+        raise RecipeError(
+            f"mine.samples is 0, so there is nothing to sample; say how many: --set mine.samples=4{steps}"
+        )
     results = open_store(store)
     base = prepare_base(experiment, store=results)
     snapshot = ingest_snapshot(experiment, store=results, base=base)

@@ -3,7 +3,7 @@
 python -m flows.score ./my-model --suite conversations.jsonl --tools tools.json --system policy.md
 python -m flows.score ./my-model --suite items.jsonl
 python -m flows.score models:/rightcall@champion
-python -m flows.score dpo --recipe recipes/quickstart.yaml
+python -m flows.score sft --recipe recipes/quickstart.yaml
 """
 
 from __future__ import annotations
