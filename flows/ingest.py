@@ -12,7 +12,7 @@ from prefect import flow
 
 from flows.command_line import arguments, run
 from flows.parameters import IngestStage, Overrides, RecipeFile, StoreFolder, open_recipe, run_name
-from tasks.reporting.prefect_artifacts import show_checks
+from tasks.reporting.prefect_artifacts import remove_unnamed, show_checks
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import describe_snapshot, ingest_snapshot
 from tasks.stages.training import prepare_base
@@ -24,6 +24,7 @@ from tasks.store.opening import open_store
     description="Rows fetched from pinned sources, checked, frozen into a snapshot; bad ones are quarantined.",
     flow_run_name=run_name,
     persist_result=False,
+    on_failure=[remove_unnamed],
 )
 def ingest_rows(
     recipe: RecipeFile = None,

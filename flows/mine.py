@@ -1,6 +1,6 @@
 """Preference pairs from the model's own answers: sampled on training steps, judged, the wrong ones rejected.
 
-python -m flows.mine recipes/quickstart.yaml --set mine.samples=4 --set mine.steps=100
+python -m flows.mine recipes/quickstart.yaml --set mine.samples=4 --set dpo.max_steps=20
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from flows.command_line import arguments, run
 from flows.parameters import MineStage, Overrides, RecipeFile, StoreFolder, open_recipe, run_name, stop_its_jobs
 from rightcall.errors import RecipeError
 from tasks.reporting.mining import show_mining
+from tasks.reporting.prefect_artifacts import remove_unnamed
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.mine import mine_pairs
@@ -24,6 +25,7 @@ from tasks.store.opening import open_store
     flow_run_name=run_name,
     persist_result=False,
     on_cancellation=[stop_its_jobs],
+    on_failure=[remove_unnamed],
 )
 def mine_answers(
     recipe: RecipeFile = None,
@@ -41,7 +43,10 @@ def mine_answers(
     """
     experiment = open_recipe(recipe, overrides, fresh)
     if experiment.mine.samples == 0:
-        raise RecipeError("mine.samples is 0, so there is nothing to sample; say how many: --set mine.samples=4")
+        steps = "" if experiment.dpo.max_steps else ", and how long DPO trains on the pairs: --set dpo.max_steps=20"
+        raise RecipeError(
+            f"mine.samples is 0, so there is nothing to sample; say how many: --set mine.samples=4{steps}"
+        )
     results = open_store(store)
     base = prepare_base(experiment, store=results)
     snapshot = ingest_snapshot(experiment, store=results, base=base)

@@ -3,7 +3,7 @@
 python -m flows.score ./my-model --suite conversations.jsonl --tools tools.json --system policy.md
 python -m flows.score ./my-model --suite items.jsonl
 python -m flows.score models:/rightcall@champion
-python -m flows.score dpo --recipe recipes/quickstart.yaml
+python -m flows.score sft --recipe recipes/quickstart.yaml
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 
 from flows.command_line import arguments, run
 from flows.parameters import Overrides, RecipeFile, ScoreStage, StoreFolder, open_recipe, stop_its_jobs
-from tasks.reporting.prefect_artifacts import show_scores
+from tasks.reporting.prefect_artifacts import remove_unnamed, show_scores
 from tasks.results.score_text import score_text
 from tasks.runs.model_names import find_model, suite_overrides
 from tasks.runtime.freshness import warn_of_old_versions
@@ -35,6 +35,7 @@ def run_name() -> str:
     flow_run_name=run_name,
     persist_result=False,
     on_cancellation=[stop_its_jobs],
+    on_failure=[remove_unnamed],
 )
 def score_suite(
     model: str,

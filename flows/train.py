@@ -12,7 +12,7 @@ from prefect import flow
 from flows.command_line import arguments, run
 from flows.parameters import Overrides, RecipeFile, StoreFolder, TrainStage, open_recipe, run_name, stop_its_jobs
 from rightcall.recipe.schema import Recipe
-from tasks.reporting.prefect_artifacts import show_checks, show_training
+from tasks.reporting.prefect_artifacts import remove_unnamed, show_checks, show_training
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.mine import mine_pairs
@@ -28,6 +28,7 @@ from tasks.store.opening import open_store
     flow_run_name=run_name,
     persist_result=False,
     on_cancellation=[stop_its_jobs],
+    on_failure=[remove_unnamed],
 )
 def train_model(
     recipe: RecipeFile = None,

@@ -12,6 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 import flows  # noqa: F401  before Prefect: it names the folders that Prefect reads at import
+from rightcall.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text())
@@ -45,6 +46,11 @@ def test_an_entrypoint_loads_and_takes_its_parameters(
     flow.validate_parameters(deployment["parameters"])
     assert set(deployment["parameters"]) <= set(flow.parameters.properties)
     assert set(flow.parameters.required or ()) <= set(deployment["parameters"])
+
+
+def test_the_recipe_of_a_deployment_loads_with_its_overrides(deployment: dict[str, Any]) -> None:
+    given = deployment["parameters"]
+    load_recipe(ROOT / given.get("recipe", "recipes/quickstart.yaml"), given.get("overrides", ()))
 
 
 def test_the_form_says_what_every_parameter_means(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

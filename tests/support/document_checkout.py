@@ -74,7 +74,7 @@ def checkout(folder: Path) -> Iterator[Checkout]:
     shrink_recipe(folder / "recipes/quickstart.yaml", folder / "stand-ins")
     template = ROOT / "training_image/rightcall/chat/templates/chatml-tools.jinja"
     shutil.copy(template, build_tiny_model(folder / "my-model", seed=1) / "chat_template.jinja")
-    shutil.copy(folder / "stand-ins/choice.jsonl", folder / "items.jsonl")
+    shutil.copy(write_tiny_sources(folder / "stand-ins")["choice"], folder / "items.jsonl")
     write_agent_example(folder)
     opened = Checkout(folder, environment_of(folder))
     try:
@@ -113,17 +113,18 @@ def free_port() -> int:
 
 
 def shrink_recipe(path: Path, folder: Path) -> None:
-    """The same recipe with everything that is expensive in it exchanged."""
+    """The same recipe with everything that is expensive in it exchanged; its conversations are the example's."""
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    rows = write_tiny_sources(folder)
     recipe["model"] = recipe["model"] | {"source": str(build_tiny_model(folder / "model"))}
     del recipe["model"]["sha256"]
-    for name, kind in (("sft", "sft"), ("preference", "preference"), ("evaluation", "choice")):
-        recipe["data"][name] = [{"uri": str(rows[kind])}]
-    recipe["data"] |= {"max_prompt_tokens": 600, "tolerance": 0.5, "near_duplicate_threshold": 1.0}
-    for stage in ("sft", "dpo"):
-        recipe[stage] |= {"max_steps": 2, "frozen_layers": 1, "per_device_train_batch_size": 2}
-    recipe["evaluation"] |= {"generation_items": 2, "max_new_tokens": 4, "bootstrap_samples": 200}
+    write_agent_example(folder)
+    heard = {"uri": "conversations.jsonl", "tools": "tools.json", "system": "policy.md"}
+    recipe["data"]["conversations"] = [{field: str(folder / name) for field, name in heard.items()}]
+    recipe["data"] |= {"evaluation_share": 0.4, "step_rows": 8, "tolerance": 0.5}
+    recipe["sft"] |= {"max_steps": 2, "warmup_steps": 0, "frozen_layers": 1, "per_device_train_batch_size": 2}
+    recipe["dpo"] |= {"frozen_layers": 1, "per_device_train_batch_size": 2}
+    recipe["mine"] = {"steps": 8, "max_new_tokens": 4}
+    recipe["evaluation"] |= {"max_new_tokens": 4, "bootstrap_samples": 200}
     recipe["compute"]["threads"] = 1
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
 
