@@ -9,10 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "tests" / "support" / "programs"
-PYTHONPATH = os.pathsep.join(
-    str(ROOT / part)
-    for part in ("", "training_image", "tests", "tests/support", "tests/support/programs", "tests/support/services")
-)
+SUPPORT = ("tests/support", "tests/support/programs", "tests/support/services", "tests/support/examples")
+PYTHONPATH = os.pathsep.join(str(ROOT / part) for part in ("", "training_image", "tests", *SUPPORT))
 
 
 def is_running(pid: int) -> bool:
