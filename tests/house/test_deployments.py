@@ -67,6 +67,12 @@ def test_a_run_is_named_by_recipe_and_digest_and_has_a_description(
     assert callable(flow.flow_run_name)
 
 
+def test_a_failed_run_keeps_no_artifact_without_a_name(
+    deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [hook.__name__ for hook in loaded(deployment, monkeypatch).on_failure_hooks] == ["remove_unnamed"]
+
+
 def test_schedules_are_there_and_inactive_and_one_run_goes_at_a_time(deployment: dict[str, Any]) -> None:
     assert deployment["schedules"]
     assert not any(schedule["active"] for schedule in deployment["schedules"])
