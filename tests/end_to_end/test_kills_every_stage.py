@@ -29,13 +29,19 @@ MOMENTS = {
     "base": ("/.work/base/", "data/summary.json", 1),
     "ingest": ("/.work/ingest/", "checks.json", 1),
     "sft": ("/.work/sft/", "checkpoint-{step}/progress.json", 1),
+    "mine": ("/.work/mine/", "mined.partial.jsonl", 2),
     "dpo": ("/.work/dpo/", "checkpoint-{step}/progress.json", 1),
     "score": ("/.work/score/", "items.partial.jsonl", 2),
     "gate": ("/.work/gate/", "verdict.json", 1),
     "register": ("", "MLmodel", 1),
     "report": ("/.work/report/", "report.html", 1),
 }
-RESUMED = {"sft": "resumes from checkpoint-5", "dpo": "resumes from checkpoint-5", "score": "going on after "}
+RESUMED = {
+    "sft": "resumes from checkpoint-5",
+    "mine": "going on after ",
+    "dpo": "resumes from checkpoint-5",
+    "score": "going on after ",
+}
 STOPPED = "Stopped. Nothing is lost: the same command goes on"
 TERMINATED = "Terminated. Nothing is lost: the same command goes on"
 # signal → (the checkpoint that is being written when it comes, exit code, what the run says). Asked to stop at that moment
@@ -126,7 +132,7 @@ class Place:
 
     def results(self) -> dict[str, str]:
         """Digest of every result; the report's page holds timings."""
-        stages = ("base", "ingest", "sft", "dpo", "score", "gate", "report")
+        stages = ("base", "ingest", "sft", "mine", "dpo", "score", "gate", "report")
         refs = [ref for stage in stages for ref in self.store.refs(stage)]
         return {ref.uri: ref.digest if ref.kind != "report" else "" for ref in refs}
 
@@ -164,6 +170,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     values: dict[str, Any] = yaml.safe_load(path.read_text())
     values["sft"] |= {"max_steps": 6, "save_steps": 1}
     values["dpo"] |= {"max_steps": 6, "save_steps": 1}
+    # 144 answers are three batches: the one in which a kill comes, the one after which a stopped job ends, and one more
+    values["mine"] = {"samples": 6, "max_new_tokens": 6}
     values["evaluation"] |= {"max_tree_tokens": 400}
     path.write_text(yaml.safe_dump(values))
     return path
@@ -224,7 +232,7 @@ def start_until(stage: str, step: int, runs: Runs, place: Place) -> int:
 
 def test_two_pipelines_started_together_compute_every_stage_once(undisturbed: Place) -> None:
     done = re.findall(r"\b(\w+)-[0-9a-f]{8}(?: \([^)]*\))? done in", undisturbed.said())
-    assert sorted(done) == sorted(["base", "ingest", "sft", "dpo", "score", "score", "score", "gate", "report"])
+    assert sorted(done) == sorted(["base", "ingest", "sft", "mine", "dpo", "score", "score", "score", "gate", "report"])
     assert len(undisturbed.results()) == len(done)
     assert len(undisturbed.versions()) == 1
 

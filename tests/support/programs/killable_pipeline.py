@@ -26,11 +26,13 @@ def preload() -> None:
     from tasks.runtime.keys import module_digest
     from tasks.stages.gate import decide_verdict
     from tasks.stages.ingest import ingest_snapshot
+    from tasks.stages.mine import mine_pairs
     from tasks.stages.report import write_report
     from tasks.stages.score import score_model
     from tasks.stages.training import prepare_base, train_dpo, train_sft
 
-    for stage in (prepare_base, ingest_snapshot, train_sft, train_dpo, score_model, decide_verdict, write_report):
+    models = (prepare_base, train_sft, mine_pairs, train_dpo)
+    for stage in (*models, ingest_snapshot, score_model, decide_verdict, write_report):
         module_digest(stage.modules)  # keeps what it has parsed
 
 

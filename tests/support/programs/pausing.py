@@ -14,7 +14,8 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 WANTED, REACHED = os.path.join(HERE, "wanted.json"), os.path.join(HERE, "reached")
 NAMES = (
-    "summary.json", "checks.json", "progress.json", "items.partial.jsonl", "verdict.json", "MLmodel", "report.html",
+    "summary.json", "checks.json", "progress.json", "mined.partial.jsonl", "items.partial.jsonl", "verdict.json", "MLmodel",
+    "report.html",
 )  # fmt: skip
 seen = 0
 
