@@ -176,8 +176,9 @@ class Probing(TrainerCallback):
         started = time.monotonic()
         found: Numbers | None = None
         if processes.world().first:
+            over = step >= state.max_steps  # then the run ends as if nobody had asked: it needs this probe
             try:
-                found = self._probe.ask(self._trainer.model, self._stop)
+                found = self._probe.ask(self._trainer.model, (lambda: None) if over else self._stop)
             except _Stopped:
                 logger.info("the probe of step %d is left to the next start: a stop was asked for", step)
         found = processes.from_first(found)
