@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -206,8 +207,9 @@ class _Trees:
         """The store with all nodes of the tree, and the hidden states of the leaves."""
         store, start = self._store_for(tree)
         kept = []
-        for first in range(start, len(tree), PASS_TOKENS):
-            last = min(first + PASS_TOKENS, len(tree))
+        # what all share has passes of its own: else the first tree of a run that goes on would be cut, and so rounded, otherwise
+        starts = [*range(start, self._stem, PASS_TOKENS), *range(self._stem, len(tree), PASS_TOKENS)]
+        for first, last in pairwise([*starts, len(tree)]):
             store.read(tree, first, last)
             hidden = self._decoder.forward(tree.tokens[first:last].tolist(), tree.depths[first:last], store)
             inside = leaves[(leaves >= first) & (leaves < last)] - first
