@@ -83,7 +83,8 @@ def test_every_trained_turn_is_a_step_but_what_is_evaluated_or_said_twice() -> N
     assert [step["id"] for step in training_steps([row], [])] == ["talk/1", "talk/3"]
     assert [step["behaviour"] for step in training_steps([row], [])] == ["tool_call", "direct"]
     without = {name: value for name, value in row.items() if name != "trained"}
-    assert [step["id"] for step in training_steps([without], [])] == ["talk/1", "talk/3"]
+    # the row's one behaviour is that of its last turn
+    assert [step["id"] for step in training_steps([without], [])] == ["talk/3"]
     again = {**row, "id": "again"}
     assert [step["id"] for step in training_steps([row, again], [])] == ["talk/1", "talk/3"]
     held_out = training_steps([row], [])[1:]
