@@ -16,7 +16,7 @@ from tasks.reporting.prefect_artifacts import remove_unnamed, show_checks, show_
 from tasks.runtime.freshness import warn_of_old_versions
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.mine import mine_pairs
-from tasks.stages.training import prepare_base, train_dpo, train_sft
+from tasks.stages.training import prepare_base, probed_rows, train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 from tasks.store.opening import open_store
@@ -67,7 +67,7 @@ def train_stages(
     if recipe.dpo.max_steps and last == "dpo":
         start = models[recipe.dpo.start_from]
         pairs = mine_pairs(recipe, store=store, model=start, snapshot=snapshot) if recipe.mine.samples else snapshot
-        models["dpo"] = train_dpo(recipe, store=store, model=start, snapshot=pairs)
+        models["dpo"] = train_dpo(recipe, store=store, model=start, snapshot=pairs, **probed_rows(recipe, snapshot))
         show_training(store, "dpo", models["dpo"])
     return models
 

@@ -12,7 +12,7 @@ from tasks.runtime.stage import Stage
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.mine import mine_pairs
 from tasks.stages.score import score_model
-from tasks.stages.training import prepare_base, train_dpo, train_sft
+from tasks.stages.training import prepare_base, probed_rows, train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 
@@ -41,7 +41,8 @@ def find_results(store: Store, recipe: Recipe) -> Results:
         start, pairs = models[recipe.dpo.start_from], snapshot
         if recipe.mine.samples:
             pairs = _finished(store, recipe, mine_pairs, "mine", model=start, snapshot=snapshot)
-        models["dpo"] = _finished(store, recipe, train_dpo, "train", model=start, snapshot=pairs)
+        more = probed_rows(recipe, snapshot)
+        models["dpo"] = _finished(store, recipe, train_dpo, "train", model=start, snapshot=pairs, **more)
     scores = {
         label: _finished(store, recipe, score_model, "pipeline", model=model, snapshot=snapshot)
         for label, model in models.items()

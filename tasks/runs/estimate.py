@@ -14,7 +14,7 @@ from tasks.runtime.freshness import is_wanted_anew
 from tasks.runtime.stage import Stage
 from tasks.stages.mine import mine_pairs
 from tasks.stages.score import score_model
-from tasks.stages.training import train_dpo, train_sft
+from tasks.stages.training import probed_rows, train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 from tasks.tracking.registry import champion
@@ -55,7 +55,7 @@ def estimate_run(recipe: Recipe, store: Store, *, base: ArtifactRef, snapshot: A
         refs = {"model": start, "snapshot": snapshot}
         if recipe.mine.samples:
             found["mine"], pairs = _estimate(recipe, store, mine_pairs, refs, size_of=base)
-        refs = {"model": start, "snapshot": pairs}
+        refs = {"model": start, "snapshot": pairs, **probed_rows(recipe, snapshot)}
         found["dpo"], models["dpo"] = _estimate(recipe, store, train_dpo, refs, size_of=base, rows_of=snapshot)
     rival = champion(recipe.register_.name)
     if rival is not None and store.holds(rival.weights):  # as flows/publish.py compares

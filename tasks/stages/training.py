@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rightcall.recipe.schema import Recipe
@@ -62,18 +64,32 @@ def train_sft(run: StageRun, recipe: Recipe, base: ArtifactRef, snapshot: Artifa
 
 @stage(
     name="dpo", kind="model", modules=("rightcall.training.dpo",), slice=_dpo_slice, tags=("model", "training"),
-    reads={"model": "model/", "snapshot": "preference.parquet"},
+    reads={"model": "model/", "snapshot": "preference.parquet", "rows": ("sft.parquet",)},
     skip=lambda recipe, refs: refs["model"] if recipe.dpo.max_steps == 0 else None,
 )  # fmt: skip
-def train_dpo(run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef) -> dict[str, Any]:
-    """Preference optimisation on the snapshot's pairs; the input model is also the reference."""
-    return _train("dpo", run, recipe, model, snapshot)
+def train_dpo(
+    run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef, rows: ArtifactRef | None = None
+) -> dict[str, Any]:
+    """Preference optimisation on the snapshot's pairs; the input model is also the reference. `rows`: see `probed_rows`."""
+    return _train("dpo", run, recipe, model, snapshot, {} if rows is None else {"rows": Input(rows)})
 
 
-def _train(name: str, run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef) -> dict[str, Any]:
+def probed_rows(recipe: Recipe, snapshot: ArtifactRef) -> dict[str, ArtifactRef]:
+    """What DPO reads besides its pairs where it probes: the ingested turns. Mined pairs lie in a folder without them."""
+    return {"rows": snapshot} if recipe.dpo.probe_steps else {}
+
+
+def _train(
+    name: str,
+    run: StageRun,
+    recipe: Recipe,
+    model: ArtifactRef,
+    snapshot: ArtifactRef,
+    more: Mapping[str, Input] = MappingProxyType({}),
+) -> dict[str, Any]:
     # The result is as large as the model it starts from; better said now than after the last step.
     run.store.require_space(run.store.size_bytes(model, "model/"))
-    channels = {"model": Input(model, "model/"), "dataset": Input(snapshot)}
+    channels = {"model": Input(model, "model/"), "dataset": Input(snapshot), **more}
 
     @cache
     def mirror() -> MetricsMirror:

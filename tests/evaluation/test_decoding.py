@@ -355,3 +355,32 @@ def test_known_answers_are_not_computed_again_and_do_not_change_the_others(
     assert answers == whole
     assert sorted(again) == sorted(set(range(8)) - set(some))
     assert len(asked) == len(again) // 2
+
+
+def test_a_run_that_goes_on_feeds_the_same_passes(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass of another shape rounds otherwise, and a near-tie may fall the other way."""
+    monkeypatch.setattr(decoding, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(decoding, "PASS_TOKENS", 5)
+    fed: list[Any] = []
+    forward = Decoder.forward
+
+    def watched(self: Decoder, tokens: Sequence[int], *rest: Any) -> torch.Tensor:
+        fed.append(list(tokens))
+        return forward(self, tokens, *rest)
+
+    monkeypatch.setattr(Decoder, "forward", watched)
+    done: list[dict[int, list[int]]] = []
+
+    def decode(known: dict[int, list[int]]) -> list[list[int]]:
+        fed.clear()
+        return decoder.decode(
+            CONVERSATIONS, max_new_tokens=4, low_precision=False, known=known, before_batch=lambda: fed.append("batch"),
+            on_done=lambda indices, answers: done.append(dict(zip(indices, answers, strict=True))),
+        )  # fmt: skip
+
+    whole, passes = decode({}), list(fed)
+    assert passes.count("batch") > 1
+    second = passes.index("batch", 1)
+    assert decode(done[0]) == whole
+    shared = -(-len(STEM) // 5)
+    assert fed[1 + shared :] == passes[second + 1 :]

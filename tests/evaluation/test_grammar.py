@@ -298,3 +298,10 @@ def test_a_folder_is_not_changed_by_reading_it(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in copy.iterdir()
     }
+
+
+def test_a_token_that_only_the_models_head_has_is_a_violation(ours: tuple[ChatTemplate, Grammar]) -> None:
+    template, grammar = ours
+    beyond = 10 * template.tokenizer.get_vocab_size()
+    ids = template.tokenize("Sunny.")
+    assert grammar.first_violation([*ids, beyond, *ids], TOOLS) == len(ids)

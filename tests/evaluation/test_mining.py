@@ -25,6 +25,7 @@ from rightcall.rows.canonical import to_canonical
 from rightcall.rows.snapshots import read_snapshot
 from rightcall.rows.vocabulary import REJECTED_KINDS
 from rightcall.toolcalls.verifier import ERROR_KINDS
+from rightcall.training.dpo import held_back
 from rightcall.training.encoding import encode_pairs
 
 SETTINGS = MineSection(samples=2, steps=None, max_new_tokens=8)
@@ -82,7 +83,8 @@ def test_every_trained_turn_is_a_step_but_what_is_evaluated_or_said_twice() -> N
     assert [step["id"] for step in training_steps([row], [])] == ["talk/1", "talk/3"]
     assert [step["behaviour"] for step in training_steps([row], [])] == ["tool_call", "direct"]
     without = {name: value for name, value in row.items() if name != "trained"}
-    assert [step["id"] for step in training_steps([without], [])] == ["talk/1", "talk/3"]
+    # the row's one behaviour is that of its last turn
+    assert [step["id"] for step in training_steps([without], [])] == ["talk/3"]
     again = {**row, "id": "again"}
     assert [step["id"] for step in training_steps([row, again], [])] == ["talk/1", "talk/3"]
     held_out = training_steps([row], [])[1:]
@@ -286,3 +288,15 @@ def test_mined_pairs_do_not_depend_on_how_many_answers_grow_together(
     second = make_job(tmp_path / "b", tiny_model, monkeypatch)
     mine.run(second)
     assert results(first) == results(second)
+
+
+def test_dpo_on_mined_pairs_probes_with_the_turns_that_were_ingested(
+    tmp_path: Path, tiny_model: Path, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pairs' own folder has no SFT rows."""
+    job = make_job(tmp_path, tiny_model, monkeypatch)
+    dataset = job.channel("dataset")
+    expected = held_back(job, template).steps
+    dataset.rename(dataset.with_name("rows"))
+    dataset.mkdir()
+    assert held_back(job, template).steps == expected

@@ -157,6 +157,15 @@ def test_steps_that_leave_no_room_to_write_are_refused_before_anything_is_scored
     assert not (job.output / "metrics.jsonl").exists()
 
 
+def test_a_warning_about_writing_needs_something_to_write(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder.Decoder, "_can_grow", lambda self: False)
+    job = make_job(tmp_path, tiny_model, monkeypatch, rows=("choice",), generation_items=0)
+    score.run(job)
+    assert json.loads((job.output / "summary.json").read_text())["warnings"] == []
+
+
 def test_policy_tools_that_nobody_offers_are_a_warning(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,19 @@ def test_an_answer_that_breaks_a_schema_is_written_on_from_there(
     assert again.under_grammar(free, grammar) == answers
 
 
+def test_a_call_that_the_end_of_the_window_cuts_stays_as_it_is(
+    tmp_path: Path, model: Any, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold = call_message("switch_light", {"room": "attic", "on": True})
+    step = {"id": "c/1", "source": "tiny", "behaviour": "tool_call", "conversation": "c", "group": "c",
+            "tools": [SWITCH], "messages": [{"role": "user", "content": "Light, please."}, gold]}  # fmt: skip
+    turns = Turns(template, [step], read_prompts(template, [step]), SETTINGS)
+    free = [template.tokenize(template.answer_text(gold))[:-4]]
+    writing = Writing(model, turns, progress(tmp_path), tmp_path)
+    monkeypatch.setattr(writing.decoder, "_window", len(turns.prompts[0]) + len(free[0]))
+    assert writing.under_grammar(free, Grammar(template)) == free
+
+
 def test_an_answer_as_long_as_may_be_says_that_it_is_cut(template: ChatTemplate) -> None:
     steps = conversation_steps(1)
     turns = Turns(template, steps, read_prompts(template, steps), EvaluationSection(max_new_tokens=3))

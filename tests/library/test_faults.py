@@ -169,3 +169,11 @@ def test_an_answer_that_cannot_be_read_is_judged_all_the_same() -> None:
     judged = judge_step(step(6), '<tool_call>{"name": "get_ord', CONDUCT)
     assert judged["error_kind"] == "unparseable_call"
     assert set(judged["verdict"]) == {"ok", "valid_call", "right_tool", "right_arguments", "right_behaviour"}
+
+
+@pytest.mark.parametrize(
+    "content", ["My id:\nsara_doe_496", "id\tsara_doe_496", json.dumps({"note": "id:\nsara_doe_496"})]
+)
+def test_a_value_that_begins_a_line_was_said(content: str) -> None:
+    call = {"name": "get_order", "arguments": {"order_id": "sara_doe_496"}}
+    assert ungrounded_values(call, what_was_said([{"role": "user", "content": content}]), TOOLS) == []

@@ -239,6 +239,17 @@ def test_doing_another_thing_than_gold_is_named(gold: Any, kinds: tuple[str | No
         )
 
 
+@pytest.mark.parametrize("text", ["", " \n", "<think>Hm, sunny.</think>\n"])
+def test_an_answer_that_says_nothing_is_never_right(text: str) -> None:
+    kinds = {gold: compare(parse(text), None, TOOLS, gold).error_kind for gold in TEXTS}
+    assert kinds == {
+        "tool_call": "did_not_call", "request_for_info": "answered_when_should_ask",
+        "cannot_answer": "answered_when_nothing_fits", "direct": "said_nothing",
+    }  # fmt: skip
+    verdict = compare(parse(text), None, TOOLS, "direct")
+    assert (verdict.ok, verdict.right_behaviour) == (False, False)
+
+
 def test_parallel_calls_match_in_any_order_and_count() -> None:
     both = f"<TOOLCALL>[{TEXT}, {json.dumps(OTHER)}]</TOOLCALL>"
     assert compare(parse(both), [OTHER, CALL], TOOLS).ok

@@ -28,7 +28,7 @@ from tasks.runtime.keys import NOT_RESULTS, READS_TEMPLATES, module_closure, mod
 from tasks.stages.gate import decide_verdict
 from tasks.stages.ingest import ingest_snapshot
 from tasks.stages.score import score_model
-from tasks.stages.training import prepare_base, train_dpo, train_sft
+from tasks.stages.training import prepare_base, probed_rows, train_dpo, train_sft
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
 from tasks.store.opening import open_store
@@ -271,6 +271,19 @@ def test_training_depends_on_its_part_of_the_snapshot_and_on_no_address(tmp_path
     assert train_dpo.key(recipe, {"model": model, "snapshot": one}, store=store) != train_dpo.key(
         recipe, {"model": model, "snapshot": two}, store=store
     )
+
+
+def test_preference_training_that_probes_depends_on_the_rows_it_probes_with(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    model, pairs = put(store, "m", **{"model/weights": "w"}), put(store, "p", **{"preference.parquet": "1"})
+    snapshots = [put(store, name, **{"sft.parquet": name, "choice.parquet": "1"}) for name in "ab"]
+    plain, probes = small_recipe(), small_recipe(dpo={"probe_steps": 5})
+
+    def keys(recipe: Recipe) -> set[str]:
+        given = [{"model": model, "snapshot": pairs, **probed_rows(recipe, snapshot)} for snapshot in snapshots]
+        return {train_dpo.key(recipe, refs, store=store) for refs in given}
+
+    assert (len(keys(plain)), len(keys(probes))) == (1, 2)
 
 
 def test_training_depends_on_its_section_alone(tmp_path: Path) -> None:

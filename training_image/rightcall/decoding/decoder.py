@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Decoder:
         Raises:
             ScoringError: a prompt is empty or longer than the model's window, or a constraint forbids every token.
         """
-        limits = self._limits(prompts, max_new_tokens)
+        limits = self.limits(prompts, max_new_tokens)
         choice = NextToken(self._ends, constraints, sampling)
         answers: dict[int, list[int]] = {index: [] for index, limit in enumerate(limits) if not limit}
         answers |= known or {}
@@ -88,14 +89,18 @@ class Decoder:
                 on_done(batch, found)
         return [answers[index] for index in range(len(prompts))]
 
-    def _limits(self, prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int]) -> list[int]:
-        """Tokens that each answer may have: what is asked for, and no more than the window has room for."""
+    def limits(self, prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int]) -> list[int]:
+        """Tokens that each answer may have: what is asked for, and no more than the window has room for.
+
+        Raises:
+            ScoringError: a prompt is empty, or longer than the window.
+        """
         asked = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         window = self._window or max(map(len, prompts), default=0) + max(asked, default=0)
-        for index, prompt in enumerate(prompts):
+        for index, (limit, prompt) in enumerate(zip(asked, prompts, strict=True)):
             if not prompt:
                 raise ScoringError(f"prompt {index!r} has no tokens; leave it out")
-            if len(prompt) >= window:
+            if limit and len(prompt) >= window:
                 raise ScoringError(
                     f"prompt {index!r} has {len(prompt)!r} tokens, and the model's window is {window!r}: nothing can be "
                     "written after it; cut the conversation (data.too_long: cut_front), or take a model with more room"
@@ -202,8 +207,9 @@ class _Trees:
         """The store with all nodes of the tree, and the hidden states of the leaves."""
         store, start = self._store_for(tree)
         kept = []
-        for first in range(start, len(tree), PASS_TOKENS):
-            last = min(first + PASS_TOKENS, len(tree))
+        # what all share has passes of its own: else the first tree of a run that goes on would be cut, and so rounded, otherwise
+        starts = [*range(start, self._stem, PASS_TOKENS), *range(self._stem, len(tree), PASS_TOKENS)]
+        for first, last in pairwise([*starts, len(tree)]):
             store.read(tree, first, last)
             hidden = self._decoder.forward(tree.tokens[first:last].tolist(), tree.depths[first:last], store)
             inside = leaves[(leaves >= first) & (leaves < last)] - first

@@ -85,7 +85,8 @@ class Grammar:
         """
         answer = list(takewhile(lambda token: token not in self._eos_ids, ids))
         matcher = self._matcher(tools, choice).deep_copy()
-        good = matcher.try_consume_tokens(answer)
+        # a head may have more rows than the tokenizer has tokens
+        good = matcher.try_consume_tokens(list(takewhile(lambda token: token < self._engine.vocab_size, answer)))
         _refuse_broken(matcher)
         return good if good < len(answer) or not matcher.is_accepting() else None
 

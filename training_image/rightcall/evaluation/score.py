@@ -145,9 +145,9 @@ class Scoring:
         parts = self._progress.parts.values()
         tokens, worked = sum(part.tokens for part in parts), self._progress.seconds
         warnings = list(self.warnings)
-        if not self._plan.scorer.uses_trees:
+        if self._plan.tokens_naive and not self._plan.scorer.uses_trees:
             warnings.append("scored question by question: the model's attention takes no prefix trees")
-        if not self._writing.decoder.uses_trees:
+        if self._turns.steps and not self._writing.decoder.uses_trees:
             warnings.append("answers were written without shared prefixes: the model's attention takes no prefix trees")
         return {
             "steps": self._progress.total,

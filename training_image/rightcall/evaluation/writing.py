@@ -66,7 +66,8 @@ class Writing:
         }
         changed = list(violations)
         prompts = [[*self._prompts[index], *free[index][: violations[index]]] for index in changed]
-        limits = [self._settings.max_new_tokens - violations[index] for index in changed]
+        room = self.decoder.limits(self._prompts, self._settings.max_new_tokens)
+        limits = [room[index] - violations[index] for index in changed]
         constraints = []
         for index in changed:
             constraint = grammar.constraint(self._steps[index]["tools"])

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
-from rightcall.rows.conversations import steps_of
+from rightcall.rows.conversations import judged_steps_of
 from rightcall.rows.vocabulary import BEHAVIOURS, Row
 
 
 def training_steps(rows: Iterable[Row], held_out: Iterable[Row]) -> list[Row]:
-    """Every trained turn of the sft rows, but those that the evaluation asks as well, and each of equal ones once."""
+    """Trained turns of the sft rows whose behaviour is known, but those that the evaluation asks as well; equal ones once."""
     seen = {_content(step) for step in held_out}
     found = []
     for row in rows:
-        for step in steps_of(row):
+        for step in judged_steps_of(row):
             content = _content(step)
             if content not in seen and len(step["messages"]) > 1:
                 seen.add(content)

@@ -56,6 +56,11 @@ def steps_of(row: Row) -> Iterator[Row]:
         }
 
 
+def judged_steps_of(row: Row) -> list[Row]:
+    """Those of them that say what is right: of a row that was no conversation only the last turn's behaviour is known."""
+    return list(steps_of(row if row.get("trained") is not None else {**row, "trained": trained_turns(row)[-1:]}))
+
+
 def share_of(group: str, seed: int) -> float:
     """A number in [0, 1) that looks drawn: it decides on which side of the split a group is, whatever other groups there are."""
     digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()

@@ -19,5 +19,5 @@ REJECTED_KINDS = (
     *("did_not_call", "asked_when_should_call", "refused_when_should_call"),
     *("called_when_should_ask", "answered_when_should_ask", "refused_when_should_ask"),
     *("called_when_nothing_fits", "answered_when_nothing_fits", "asked_when_nothing_fits"),
-    *("called_when_should_answer", "asked_when_should_answer", "refused_when_should_answer"),
+    *("called_when_should_answer", "asked_when_should_answer", "refused_when_should_answer", "said_nothing"),
 )

@@ -29,6 +29,7 @@ _CONVERTED = re.compile(
 )
 _MIXED = re.compile(r"(?=.*[_\d])(?=.*[^\W\d_])[\w-]+")
 _PARTS = re.compile(r"[^\W_]+")
+_ESCAPE = re.compile(r"\\+[nrt]")  # JSON's line break, also in JSON that is a text: its letter belongs to no word
 _PREFIXED = re.compile(r"[^\W\d_]{0,2}(\d{5,})")
 
 
@@ -42,9 +43,8 @@ def ungrounded_values(call: Call, said: str, tools: Sequence[Mapping[str, Any]])
 
 def what_was_said(messages: Sequence[Mapping[str, Any]]) -> str:
     """Everything that the messages hold: texts, results, and the arguments of earlier calls."""
-    return "\n".join(
-        json.dumps([message.get("content"), message.get("tool_calls")], ensure_ascii=False) for message in messages
-    )
+    said = (json.dumps([message.get("content"), message.get("tool_calls")], ensure_ascii=False) for message in messages)
+    return _ESCAPE.sub(" ", "\n".join(said))
 
 
 def id_like_parts(value: Any) -> list[str]:

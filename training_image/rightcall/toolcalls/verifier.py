@@ -14,14 +14,14 @@ from rightcall.toolcalls.words import guess_behaviour
 
 __all__ = ["ERROR_KINDS", "Judgement", "Parsed", "compare", "guess_behaviour", "parse", "validate_call"]
 
-# What went wrong, most basic first. The last nine: the model did one thing where another was right.
+# What went wrong, most basic first. The last ten: the model did one thing where another was right, or nothing.
 ERROR_KINDS = (
     "unparseable_call", "hallucinated_tool", "wrong_tool", "missing_argument", "invented_argument", "wrong_type",
     "wrong_value", "extra_argument", "missing_call", "extra_call",
     "did_not_call", "asked_when_should_call", "refused_when_should_call",
     "called_when_should_ask", "answered_when_should_ask", "refused_when_should_ask",
     "called_when_nothing_fits", "answered_when_nothing_fits", "asked_when_nothing_fits",
-    "called_when_should_answer", "asked_when_should_answer", "refused_when_should_answer",
+    "called_when_should_answer", "asked_when_should_answer", "refused_when_should_answer", "said_nothing",
 )  # fmt: skip
 
 _SITUATIONS = {
@@ -86,6 +86,10 @@ def compare(
     behaviour: Behaviour = gold_behaviour or "tool_call"
     valid = _all_valid(parsed, tools)
     right_behaviour = parsed.behaviour_guess == behaviour
+    if behaviour == "direct" and not without_thoughts(
+        parsed.text
+    ):  # a text that says nothing guesses as one that answers
+        return Judgement(False, None, None, None, False, "said_nothing")
     if behaviour != "tool_call":
         kind = None if right_behaviour else f"{_DEEDS[parsed.behaviour_guess]}_when_{_SITUATIONS[behaviour]}"
         return Judgement(right_behaviour, valid, None, None, right_behaviour, kind)

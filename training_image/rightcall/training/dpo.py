@@ -129,7 +129,8 @@ def held_back(job: Job, template: ChatTemplate) -> SetAside:
     Raises:
         RecipeError: the job's dataset has no SFT rows.
     """
-    dataset = job.channel("dataset")
+    dataset = job.folders.channel("rows")  # pairs may lie elsewhere: those that are mined do
+    dataset = dataset if dataset.is_dir() else job.channel("dataset")
     if not (dataset / "sft.parquet").is_file():
         raise RecipeError(
             f"dpo.probe_steps is {job.recipe.dpo.probe_steps!r}, but the probe's turns come from SFT rows, and "

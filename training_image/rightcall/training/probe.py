@@ -23,7 +23,7 @@ from rightcall.decoding.decoder import Decoder
 from rightcall.errors import DataError
 from rightcall.parallel import processes
 from rightcall.recipe.sections import TrainingSection
-from rightcall.rows.conversations import steps_of, trained_turns
+from rightcall.rows.conversations import judged_steps_of, steps_of
 from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls import verifier
 from rightcall.training.callbacks import Metrics
@@ -77,7 +77,9 @@ def set_aside(rows: Sequence[Row], section: TrainingSection, template: ChatTempl
     for name in order[: max(1, len(order) // LARGEST_SHARE)]:
         if len(steps) >= section.probe_rows:
             break
-        found = [step for row in groups[name] for step in _asked(row) if _fits(step, section.max_length, template)]
+        found = [
+            step for row in groups[name] for step in judged_steps_of(row) if _fits(step, section.max_length, template)
+        ]
         generator.shuffle(found)
         steps += found[: min(STEPS_OF_GROUP, section.probe_rows - len(steps))]
         taken.add(name)
@@ -90,11 +92,6 @@ def set_aside(rows: Sequence[Row], section: TrainingSection, template: ChatTempl
     held = [row for row in rows if (row.get("group") or row["id"]) in taken]
     logger.info("probe: %d steps of %d groups, whose %d rows are not trained on", len(steps), len(taken), len(held))
     return SetAside(kept, steps, held)
-
-
-def _asked(row: Row) -> list[Row]:
-    """The steps of a row that have a behaviour of their own: of a plain row only the last turn's is known."""
-    return list(steps_of({**row, "trained": trained_turns(row)[-1:]} if row.get("trained") is None else row))
 
 
 def _fits(step: Row, max_length: int, template: ChatTemplate) -> bool:
@@ -176,8 +173,9 @@ class Probing(TrainerCallback):
         started = time.monotonic()
         found: Numbers | None = None
         if processes.world().first:
+            over = step >= state.max_steps  # then the run ends as if nobody had asked: it needs this probe
             try:
-                found = self._probe.ask(self._trainer.model, self._stop)
+                found = self._probe.ask(self._trainer.model, (lambda: None) if over else self._stop)
             except _Stopped:
                 logger.info("the probe of step %d is left to the next start: a stop was asked for", step)
         found = processes.from_first(found)
