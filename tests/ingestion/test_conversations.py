@@ -418,3 +418,39 @@ def test_the_key_takes_tools_and_policy_by_content_and_not_by_place(tmp_path: Pa
         slices.append(ingest_snapshot.slice(conversation_recipe(source)))
     assert slices[0] == slices[1] != slices[2]
     assert ingest_snapshot.slice(conversation_recipe(source, train_on="last")) != slices[2]
+
+
+def test_conversations_that_open_alike_are_no_leak(tmp_path: Path) -> None:
+    hello = [user("Hi there"), text_message("Hello! How can I help you today?")]
+    records = [each | {"messages": [*hello, *each["messages"]]} for each in logged(40)]
+    short = conversation(90) | {"messages": hello}
+    for train_on in ("last", "all"):
+        recipe = conversation_recipe(write_log(tmp_path, [*records, short]), train_on=train_on)
+        folder, checks = snapshot_of(recipe, tmp_path, train_on)
+        assert "leaks_evaluation" not in checks["reasons"]
+        assert {row["group"] for row in read_snapshot(folder, "sft")}.isdisjoint(
+            step["group"] for step in read_snapshot(folder, "step")
+        )
+
+
+@pytest.mark.parametrize("threshold", [0.9, None])
+def test_a_row_of_another_source_is_not_a_held_out_step(threshold: float | None, tmp_path: Path) -> None:
+    log = write_log(tmp_path, logged(40))
+    first, _ = snapshot_of(conversation_recipe(log), tmp_path, "first")
+    steps = read_snapshot(first, "step")
+    for index, step in enumerate(steps):  # under another policy and other ids it is the same all the same
+        step |= {"id": f"row{index}", "messages": [{"role": "system", "content": "Be brief."}, *step["messages"]]}
+    fresh = [conversation(number) | {"id": f"new{number}", "behaviour": "direct"} for number in range(60, 66)]
+    names = ("id", "behaviour", "messages", "tools")
+    rows = write_lines(tmp_path / "sft.jsonl", [{name: row[name] for name in names} for row in [*steps, *fresh]])
+    pairs = write_lines(tmp_path / "pairs.jsonl", [
+        {"id": row["id"], "tools": row["tools"], "prompt": row["messages"][:-1], "chosen": row["messages"][-1], "rejected": "No."}
+        for row in steps[:2]
+    ])  # fmt: skip
+    settings: Row = {"tolerance": 1.0, "near_duplicate_threshold": threshold, "sft": [{"uri": str(rows)}]}
+    recipe = conversation_recipe(log, preference=[{"uri": str(pairs)}], **settings)
+    assert "none of 2 rows is left for preference" in stopped(recipe, tmp_path)
+    folder, _ = snapshot_of(conversation_recipe(log, **settings), tmp_path, "second")
+    leaked = {entry["record"]["id"] for entry in quarantined(folder) if "leaks_evaluation" in entry["reasons"]}
+    assert leaked == {step["id"] for step in steps}
+    assert {row["id"] for row in read_snapshot(folder, "sft")} >= {each["id"] for each in fresh}
