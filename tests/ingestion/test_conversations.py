@@ -191,6 +191,25 @@ def test_a_secret_becomes_a_typed_placeholder_wherever_it_stands(kind: str) -> N
     assert "admin" in redact(SECRETS["url_password"], Counter())
 
 
+@pytest.mark.parametrize(
+    ("content", "clean"),
+    [
+        ({"password": "correct horse battery"}, {"password": "[REDACTED:password]"}),
+        ({"userPassword": "hunter22"}, {"userPassword": "[REDACTED:password]"}),
+        ({"password": "", "reset_password_url": "/x"}, {"password": "", "reset_password_url": "/x"}),
+        ('{"password": "correct horse battery"}', '{"password": "[REDACTED:password]"}'),
+        ("DB_PASSWORD=hunter22 go", "DB_PASSWORD=[REDACTED:password] go"),
+        ("MY_API_KEY=abcdef1234567890", "MY_API_KEY=[REDACTED:api_key]"),
+        ({"arguments": '{"card": 4111111111111111}'}, {"arguments": '{"card": "[REDACTED:card_number]"}'}),
+        ({"arguments": '{"city":"Zürich", "n": 1.50}'}, {"arguments": '{"city":"Zürich", "n": 1.50}'}),
+    ],
+)
+def test_a_secret_is_redacted_whole_and_arguments_stay_json(content: Any, clean: Any) -> None:
+    found: Counter[str] = Counter()
+    assert redact(content, found) == clean
+    assert found.total() == (content != clean)
+
+
 def test_what_an_agents_arguments_are_made_of_is_no_secret() -> None:
     record = {
         "messages": [user(text) for text in (
