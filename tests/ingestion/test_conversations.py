@@ -305,6 +305,8 @@ def test_a_held_out_conversation_is_found_again_with_a_word_more_and_not_with_an
     near["messages"][0]["content"] += " more"
     other["messages"][1]["tool_calls"][0]["function"]["arguments"]["city"] = "Rome"
     assert held_out.repeated([{**row, "side": "train"} for row in (first, near, other)]) == ["c", "c", None]
+    nobody_asks = {"messages": [text_message("One.")]}  # a broken row is looked up too, before its own rule refuses it
+    assert held_out.repeated([first | nobody_asks]) == [None]
 
 
 def test_last_gives_a_row_a_turn_and_all_a_row_a_conversation(tmp_path: Path) -> None:
