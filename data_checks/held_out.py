@@ -1,13 +1,14 @@
-"""The evaluation's conversations, to be looked up by those that would be trained on: equal to one, or nearly so."""
+"""The evaluation's conversations or steps, to be looked up by what would be trained on: equal to one, or nearly so."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 
-from data_checks.duplicates import Signatures, bands, combined_signatures
-from data_checks.row_content import calls_key, conversation_key, row_parts
+from data_checks.duplicates import Signatures, bands, combined_signatures, text_hash
+from data_checks.row_content import calls_key, row_parts
 from rightcall.rows.vocabulary import Row
 
 
@@ -25,7 +26,7 @@ class HeldOutConversations:
         first = len(self._ids)
         self._ids += [row["id"] for row in rows]
         for number, row in enumerate(rows, first):
-            self._exact.setdefault(_key(row), number)
+            self._exact.setdefault(said_key(row["messages"]), number)
         if self._threshold is None or not rows:
             return
         found = _signatures(rows)
@@ -36,7 +37,7 @@ class HeldOutConversations:
 
     def repeated(self, rows: Sequence[Row]) -> list[str | None]:
         """Of each row the id of a held-out conversation that it repeats."""
-        equal = [self._exact.get(_key(row)) for row in rows]
+        equal = [self._exact.get(said_key(row["messages"])) for row in rows]
         found: list[str | None] = [None if number is None else self._ids[number] for number in equal]
         if self._threshold is None or not rows:
             return found
@@ -51,8 +52,14 @@ class HeldOutConversations:
         return found
 
 
-def _key(row: Row) -> int:
-    return conversation_key(row | {"side": ""})
+def said_key(messages: Sequence[Row]) -> int:
+    """Of a whole conversation or step, without ids of calls and the system message."""
+    spoken = [
+        [message["role"], message["content"], [call["function"] for call in message.get("tool_calls") or ()]]
+        for message in messages
+        if message["role"] != "system"
+    ]
+    return text_hash(json.dumps(spoken, sort_keys=True))
 
 
 def _signatures(rows: Sequence[Row]) -> Signatures:

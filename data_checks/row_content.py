@@ -60,8 +60,8 @@ def row_parts(row: Row, kind: RowKind) -> list[Hashes]:
     if kind == "choice":
         return [shingles(normalise(row["question"]), [tool["function"]["name"] for tool in row["tools"]])]
     prompt, answers = _turns(row, kind)
-    last = max(index for index, message in enumerate(prompt) if message["role"] == "user")
-    parts = [prompt[:last], [prompt[last]], prompt[last + 1 :], *([answer] for answer in answers)]
+    last = max((index for index, message in enumerate(prompt) if message["role"] == "user"), default=0)
+    parts = [prompt[:last], prompt[last : last + 1], prompt[last + 1 :], *([answer] for answer in answers)]
     return [shingles(normalise(_spoken(part))) for part in parts]
 
 

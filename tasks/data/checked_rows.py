@@ -22,6 +22,7 @@ from data_checks.contradictions import Contradictions
 from data_checks.duplicates import EvaluationIndex, normalise
 from data_checks.explained import OF_CALLS, wrong_call
 from data_checks.flags import conversation_flags, flag_rows, questions
+from data_checks.held_out import HeldOutConversations
 from data_checks.row_content import class_of, last_exchange, taught_behaviours
 from data_checks.rules import CRITICAL, removes, rules_of
 from data_checks.suites import ACCEPTABLE
@@ -63,6 +64,7 @@ class CheckedRows:
         self._template, self._limits = template, limits
         self._max_prompt_tokens = settings.max_prompt_tokens
         self._evaluation, self._quarantine = evaluation, quarantine
+        self.held_out: HeldOutConversations | None = None  # steps that a row of another source must not repeat
         self._path = scratch / f"{kind}.candidates.parquet"
         further = [RAW_TOOLS] * (kind == "choice") + ["group"] * (kind in GROUPED)
         names = (*COLUMNS[kind], *further)
@@ -295,8 +297,20 @@ class CheckedRows:
             flags["id_unique"] = pl.Series(unique, dtype=pl.Boolean)
         if self._evaluation is not None and self.kind != "step":
             asked = [questions(each.row.get("messages") or each.row["prompt"], normalise) for each in self._pending]
-            flags["not_leaked"] = pl.Series([not leak for leak in self._evaluation.leaks(asked)], dtype=pl.Boolean)
+            leaks = self._evaluation.leaks(asked)
+            for index in self._steps_again():
+                leaks[index] = True
+            flags["not_leaked"] = pl.Series([not leak for leak in leaks], dtype=pl.Boolean)
         return flags
+
+    def _steps_again(self) -> list[int]:
+        """Of the pending rows those that say the same as a held-out step, and were not made of the conversations."""
+        if self.held_out is None:
+            return []
+        others = [index for index, each in enumerate(self._pending) if not each.group]
+        rows = [self._pending[index].row for index in others]
+        said = [row | {"messages": row.get("messages") or [*row["prompt"], row["chosen"]]} for row in rows]
+        return [index for index, name in zip(others, self.held_out.repeated(said), strict=True) if name is not None]
 
     def _keep_or_quarantine(
         self, flags: pl.DataFrame, frame: pl.DataFrame, n_tokens: pl.Series, long_prompt: list[bool], first: int

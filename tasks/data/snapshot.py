@@ -17,6 +17,7 @@ from typing import IO, Any
 import orjson
 
 from data_checks.duplicates import EvaluationIndex
+from data_checks.held_out import HeldOutConversations
 from data_checks.row_content import NO_TOOLS, SEVERAL, content_key
 from data_checks.sampling import balanced_sample, balanced_whole_rows, grouped_sample, whole_groups
 from rightcall.bfcl import derive
@@ -61,8 +62,10 @@ def build_snapshot(recipe: Recipe, template: ChatTemplate, folder: Path, scratch
             checked["conversation"] = split.rows
             _take(split.step_rows(), checked["step"], repeated=True)
         checked["step"].finish()
-        checked["sft"] = _check("sft", room, index, split.training_rows() if split is not None else ())
-        checked["preference"] = _check("preference", room, index)
+        held_out = _held_out_steps(checked["step"], recipe) if split is not None else None
+        made = split.training_rows() if split is not None else ()
+        checked["sft"] = _check("sft", room, index, made, held_out)
+        checked["preference"] = _check("preference", room, index, held_out=held_out)
         kept = {kind: _sample(rows, recipe, folder) for kind, rows in checked.items()}
     if split is None:
         del checked["step"]
@@ -125,10 +128,12 @@ def _split(room: _Room) -> Split:
 
 
 def _check(
-    kind: RowKind, room: _Room, index: EvaluationIndex | None, made: Iterable[tuple[Row, Place]] = ()
-) -> CheckedRows:
-    """``made``: rows made of conversations, after those of the sources."""
+    kind: RowKind, room: _Room, index: EvaluationIndex | None, made: Iterable[tuple[Row, Place]] = (),
+    held_out: HeldOutConversations | None = None,
+) -> CheckedRows:  # fmt: skip
+    """``made``: rows made of conversations, after those of the sources; ``held_out``: steps that these must not be."""
     rows = room.rows(kind, index)
+    rows.held_out = held_out
     for source in sources_of(room.recipe)[kind]:
         path = sources.fetch(source.uri, sha256=source.sha256, cache=room.cache, file=source.file, hub_type="dataset")
         read = _read_bfcl if source.adapter == "bfcl" else _read_files
@@ -136,6 +141,16 @@ def _check(
     _take(made, rows)
     rows.finish()
     return rows
+
+
+def _held_out_steps(steps: CheckedRows, recipe: Recipe) -> HeldOutConversations | None:
+    """None = there are no rows but those of the conversations, of which the group decides."""
+    if not (recipe.data.sft or recipe.data.preference):
+        return None
+    found = HeldOutConversations(recipe.data.near_duplicate_threshold)
+    for _, row in steps.stored():
+        found.add([row])
+    return found
 
 
 def _take(made: Iterable[tuple[Row, Place]], rows: CheckedRows, *, repeated: bool = False) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_checks.duplicates import normalise, text_hash
+from data_checks.duplicates import normalise
 from data_checks.flags import is_live, questions
+from data_checks.held_out import said_key
 from data_checks.rules import severity_of
 from data_checks.suites import judge
 from rightcall.errors import DataError
@@ -162,25 +162,25 @@ def _prove_no_leakage(folder: Path, checked: dict[RowKind, CheckedRows]) -> Json
 
 
 def _prove_groups_apart(folder: Path) -> None:
-    """Looks again, at what was written: no group, and nothing that was said, stands on both sides."""
+    """Looks again, at what was written: no group stands on both sides, and no row of another source is a step.
+
+    Different users open and close their conversations with the same words: of the log's own rows the group decides.
+    """
     groups, said = set(), set()
     for step in iter_snapshot(folder, "step", ("group", "messages")):
         groups.add(step["group"])
-        said.add(_said(step["messages"]))
+        said.add(said_key(step["messages"]))
     rows = iter_snapshot(folder, "sft", ("id", "group", "messages"))
-    shared = [row["id"] for row in rows if row["group"] in groups or _said(row["messages"]) in said]
+    shared = [
+        row["id"] for row in rows if (row["group"] in groups if row["group"] else said_key(row["messages"]) in said)
+    ]
+    pairs = iter_snapshot(folder, "preference", ("id", "prompt", "chosen"))
+    shared += [row["id"] for row in pairs if said_key([*row["prompt"], row["chosen"]]) in said]
     if shared:
         raise DataError(
-            f"{len(shared)} sft rows, e.g. {shared[0]!r}, are of a group or a conversation of the evaluation; please report "
+            f"{len(shared)} training rows, e.g. {shared[0]!r}, are of a group or a conversation of the evaluation; please report "
             "this as a bug"
         )
-
-
-def _said(messages: list[dict[str, Any]]) -> int:
-    """Of a whole conversation or step, without ids of calls and the system message."""
-    calls = [[call["function"] for call in message.get("tool_calls") or ()] for message in messages]
-    spoken = [[message["role"], message["content"]] for message in messages if message["role"] != "system"]
-    return text_hash(json.dumps([spoken, calls], sort_keys=True))
 
 
 def _score_rule(folder: Path) -> Json:

@@ -133,8 +133,9 @@ def _lengths_and_steps(given: Given, facts: Conversations) -> Iterator[Choice]:
         "all",
         "every turn is learnt in one pass over its conversation; last would read the history again for each turn",
     )
-    cut = max_length < wanted
-    reason = f"{1 - fits:.0%} are longer than the model's window" if cut else f"{fits:.0%} fit, so that little is lost"
+    cut = fits < 1  # quarantined ones would count against data.tolerance
+    longer = "the model's window" if max_length < wanted else "sft.max_length"
+    reason = f"{1 - fits:.1%} are longer than {longer}" if cut else f"{fits:.0%} fit, so that little is lost"
     yield Choice("data.too_long", "cut_front" if cut else "quarantine", reason)
     rows = _training_rows(facts)
     tokens = min(facts.mean_tokens, max_length)

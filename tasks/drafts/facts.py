@@ -23,6 +23,7 @@ GROUP_FIELDS = (
     "conversation_id", "thread_id", "dialogue_id", "chat_id",
 )  # fmt: skip
 IN_ALL = 0.99  # share of the records that have the field
+MOST_OF_ONE_GROUP = 0.5  # share of the turns, as in tasks/data/split.py
 MEASURED = 300  # conversations whose length is taken
 
 
@@ -108,8 +109,8 @@ def group_fields(sample: Sequence[Row]) -> dict[str, int]:
 
 
 def _chosen(group_by: str | None, sample: Sequence[Row], groups: dict[str, int], path: Path) -> str | None:
-    if group_by is None:
-        return next(iter(groups), None)
+    if group_by is None:  # ingestion refuses a group that holds most of the turns
+        return next((name for name in groups if _largest(sample, name) <= MOST_OF_ONE_GROUP), next(iter(groups), None))
     have = sum(group_by in record for record in sample)
     if have < IN_ALL * len(sample):
         others = f"fields that would do: {list(groups)!r}" if groups else f"they have {sorted(sample[0])[:12]!r}"

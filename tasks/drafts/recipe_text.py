@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from rightcall.recipe.schema import Recipe
 from tasks.drafts.choices import JUDGED_STEPS, Choice, Given, held_out_steps
-from tasks.drafts.facts import Conversations
+from tasks.drafts.facts import MOST_OF_ONE_GROUP, Conversations
 
 WIDTH = 118
 
@@ -125,7 +125,7 @@ def _warnings(given: Given, facts: Conversations) -> list[str]:
         found.append(
             f"called but not offered: {some}; these turns go to the quarantine, add the tools if they are real"
         )
-    if facts.largest_group > 0.5:
+    if facts.largest_group > MOST_OF_ONE_GROUP:
         found.append(f"one group holds {facts.largest_group:.0%} of the turns; another --group-by may split better")
     window = given.window
     if window and facts.shared > window / 2:

@@ -239,6 +239,21 @@ def test_warnings_name_tools_that_nobody_offers_and_a_group_that_holds_most(
     assert "one group holds 90% of the turns" in said
 
 
+def test_a_recipe_takes_a_group_that_can_be_split_and_cuts_what_is_too_long(
+    tools: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [conversation(n, user_id="u1" if n < 36 else "u2", session_id=f"s{n // 2}") for n in range(40)]
+    records[7]["messages"][0]["content"] = "What is the weather? " * 500
+    out = tmp_path / "mine.yaml"
+    code, said = init(capsys, write(tmp_path / "log.jsonl", records), "--tools", tools, "--out", out)
+    assert code == 0, said
+    recipe = load_recipe(out)
+    assert recipe.data.group_by == "session_id"
+    assert "one group holds" not in said
+    assert recipe.data.too_long == "cut_front"
+    assert "2.5% are longer than sft.max_length" in out.read_text()
+
+
 def test_it_starts_without_prefect(log: Path, tools: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom flows.init import main\n"

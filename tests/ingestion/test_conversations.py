@@ -191,6 +191,25 @@ def test_a_secret_becomes_a_typed_placeholder_wherever_it_stands(kind: str) -> N
     assert "admin" in redact(SECRETS["url_password"], Counter())
 
 
+@pytest.mark.parametrize(
+    ("content", "clean"),
+    [
+        ({"password": "correct horse battery"}, {"password": "[REDACTED:password]"}),
+        ({"userPassword": "hunter22"}, {"userPassword": "[REDACTED:password]"}),
+        ({"password": "", "reset_password_url": "/x"}, {"password": "", "reset_password_url": "/x"}),
+        ('{"password": "correct horse battery"}', '{"password": "[REDACTED:password]"}'),
+        ("DB_PASSWORD=hunter22 go", "DB_PASSWORD=[REDACTED:password] go"),
+        ("MY_API_KEY=abcdef1234567890", "MY_API_KEY=[REDACTED:api_key]"),
+        ({"arguments": '{"card": 4111111111111111}'}, {"arguments": '{"card": "[REDACTED:card_number]"}'}),
+        ({"arguments": '{"city":"Zürich", "n": 1.50}'}, {"arguments": '{"city":"Zürich", "n": 1.50}'}),
+    ],
+)
+def test_a_secret_is_redacted_whole_and_arguments_stay_json(content: Any, clean: Any) -> None:
+    found: Counter[str] = Counter()
+    assert redact(content, found) == clean
+    assert found.total() == (content != clean)
+
+
 def test_what_an_agents_arguments_are_made_of_is_no_secret() -> None:
     record = {
         "messages": [user(text) for text in (
@@ -286,6 +305,8 @@ def test_a_held_out_conversation_is_found_again_with_a_word_more_and_not_with_an
     near["messages"][0]["content"] += " more"
     other["messages"][1]["tool_calls"][0]["function"]["arguments"]["city"] = "Rome"
     assert held_out.repeated([{**row, "side": "train"} for row in (first, near, other)]) == ["c", "c", None]
+    nobody_asks = {"messages": [text_message("One.")]}  # a broken row is looked up too, before its own rule refuses it
+    assert held_out.repeated([first | nobody_asks]) == [None]
 
 
 def test_last_gives_a_row_a_turn_and_all_a_row_a_conversation(tmp_path: Path) -> None:
@@ -418,3 +439,39 @@ def test_the_key_takes_tools_and_policy_by_content_and_not_by_place(tmp_path: Pa
         slices.append(ingest_snapshot.slice(conversation_recipe(source)))
     assert slices[0] == slices[1] != slices[2]
     assert ingest_snapshot.slice(conversation_recipe(source, train_on="last")) != slices[2]
+
+
+def test_conversations_that_open_alike_are_no_leak(tmp_path: Path) -> None:
+    hello = [user("Hi there"), text_message("Hello! How can I help you today?")]
+    records = [each | {"messages": [*hello, *each["messages"]]} for each in logged(40)]
+    short = conversation(90) | {"messages": hello}
+    for train_on in ("last", "all"):
+        recipe = conversation_recipe(write_log(tmp_path, [*records, short]), train_on=train_on)
+        folder, checks = snapshot_of(recipe, tmp_path, train_on)
+        assert "leaks_evaluation" not in checks["reasons"]
+        assert {row["group"] for row in read_snapshot(folder, "sft")}.isdisjoint(
+            step["group"] for step in read_snapshot(folder, "step")
+        )
+
+
+@pytest.mark.parametrize("threshold", [0.9, None])
+def test_a_row_of_another_source_is_not_a_held_out_step(threshold: float | None, tmp_path: Path) -> None:
+    log = write_log(tmp_path, logged(40))
+    first, _ = snapshot_of(conversation_recipe(log), tmp_path, "first")
+    steps = read_snapshot(first, "step")
+    for index, step in enumerate(steps):  # under another policy and other ids it is the same all the same
+        step |= {"id": f"row{index}", "messages": [{"role": "system", "content": "Be brief."}, *step["messages"]]}
+    fresh = [conversation(number) | {"id": f"new{number}", "behaviour": "direct"} for number in range(60, 66)]
+    names = ("id", "behaviour", "messages", "tools")
+    rows = write_lines(tmp_path / "sft.jsonl", [{name: row[name] for name in names} for row in [*steps, *fresh]])
+    pairs = write_lines(tmp_path / "pairs.jsonl", [
+        {"id": row["id"], "tools": row["tools"], "prompt": row["messages"][:-1], "chosen": row["messages"][-1], "rejected": "No."}
+        for row in steps[:2]
+    ])  # fmt: skip
+    settings: Row = {"tolerance": 1.0, "near_duplicate_threshold": threshold, "sft": [{"uri": str(rows)}]}
+    recipe = conversation_recipe(log, preference=[{"uri": str(pairs)}], **settings)
+    assert "none of 2 rows is left for preference" in stopped(recipe, tmp_path)
+    folder, _ = snapshot_of(conversation_recipe(log, **settings), tmp_path, "second")
+    leaked = {entry["record"]["id"] for entry in quarantined(folder) if "leaks_evaluation" in entry["reasons"]}
+    assert leaked == {step["id"] for step in steps}
+    assert {row["id"] for row in read_snapshot(folder, "sft")} >= {each["id"] for each in fresh}

@@ -109,7 +109,7 @@ class DataSection(Section):
         "keeping system message and tools",
     )
     step_rows: int | None = Field(
-        None, gt=0, description="evaluate at most this many steps, of whole conversations; None = all"
+        None, gt=0, description="evaluate about this many steps: whole conversations until there are enough; None = all"
     )
     sft: tuple[Source, ...] = Field(
         (), description="sources of SFT rows: a conversation that ends with the right answer"

@@ -5,6 +5,7 @@ E-mail addresses, zip codes, names and order numbers stay: an agent's arguments 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from typing import Any
@@ -21,9 +22,14 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         r"(?<![A-Za-z0-9])(?:sk-[\w-]{20,}|[sr]k_(?:live|test)_\w{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}"
         r"|github_pat_\w{40,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgEI[\w-]{20,})"
     )),
-    ("api_key", re.compile(r"(?i)\b(?:api|access|client)[_ -]?(?:key|secret|token)[\"'\\]*\s*[:=]\s*[\"'\\]*((?=\S*\d)[\w.~+/-]{12,}=*)")),
-    ("password", re.compile(r"(?i)\b(?:password|passwd|pwd)[\"'\\]*\s*[:=]\s*[\"'\\]*(?!\[REDACTED|null\b)([^\s\"'\\,;}]{6,})")),
+    ("api_key", re.compile(
+        r"(?i)(?<![A-Za-z0-9])(?:api|access|client)[_ -]?(?:key|secret|token)[\"'\\]*\s*[:=]\s*[\"'\\]*"
+        r"((?=\S*\d)[\w.~+/-]{12,}=*)"
+    )),
+    ("password", re.compile(r"(?i)(?:password|passwd)\\*\"\s*:\s*\\*\"(?!\[REDACTED)([^\"\\]+)")),  # as JSON: all of it
+    ("password", re.compile(r"(?i)(?:password|passwd|(?<![a-z])pwd)[\"'\\]*\s*[:=]\s*[\"'\\]*(?!\[REDACTED|null\b)([^\s\"'\\,;}]{6,})")),
 )  # fmt: skip
+_PASSWORD = re.compile(r"(?i).*(?:password|passwd)")  # a field's name
 _DIGITS = re.compile(
     r"(?<![\w.#/-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5})(?![\w/-]|\.\d)"
 )
@@ -61,6 +67,14 @@ def redact_record(record: dict[str, Any], found: Counter[str]) -> dict[str, Any]
 def _field(name: Any, value: Any, found: Counter[str]) -> Any:
     """A value that its name makes a secret, as in {"password": "…"}."""
     if isinstance(value, str) and value:
+        if name == "arguments" and (written := _json_object(value)) is not None:
+            clean = redact(written, found)  # as text a number's placeholder would have no quotes
+            return value if clean == written else json.dumps(clean, ensure_ascii=False)
+        if _PASSWORD.fullmatch(str(name)):  # all of it, a sentence too
+            if value.startswith("[REDACTED"):
+                return value
+            found["password"] += 1
+            return "[REDACTED:password]"
         shown = f'"{name}": "{value}"'
         counts: Counter[str] = Counter()
         kept = redact_text(shown, counts)
@@ -68,6 +82,14 @@ def _field(name: Any, value: Any, found: Counter[str]) -> Any:
             found.update(counts)
             return kept[len(f'"{name}": "') : -1]
     return redact(value, found)
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # what is wrong with it, the reader of the record says
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _placeholder(match: re.Match[str], kind: str, found: Counter[str]) -> str:
