@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rightcall.recipe.schema import Recipe
@@ -59,7 +57,7 @@ def prepare_base(run: StageRun, recipe: Recipe) -> dict[str, Any]:
 )  # fmt: skip
 def train_sft(run: StageRun, recipe: Recipe, base: ArtifactRef, snapshot: ArtifactRef) -> dict[str, Any]:
     """Supervised fine-tuning on the snapshot's conversations."""
-    return _train("sft", run, recipe, base, snapshot)
+    return _train("sft", run, recipe, model=Input(base, "model/"), dataset=Input(snapshot))
 
 
 @stage(
@@ -71,7 +69,8 @@ def train_dpo(
     run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef, rows: ArtifactRef | None = None
 ) -> dict[str, Any]:
     """Preference optimisation on the snapshot's pairs; the input model is also the reference. `rows`: see `probed_rows`."""
-    return _train("dpo", run, recipe, model, snapshot, {} if rows is None else {"rows": Input(rows)})
+    more = {} if rows is None else {"rows": Input(rows)}
+    return _train("dpo", run, recipe, model=Input(model, "model/"), dataset=Input(snapshot), **more)
 
 
 def probed_rows(recipe: Recipe, snapshot: ArtifactRef) -> dict[str, ArtifactRef]:
@@ -79,17 +78,10 @@ def probed_rows(recipe: Recipe, snapshot: ArtifactRef) -> dict[str, ArtifactRef]
     return {"rows": snapshot} if recipe.dpo.probe_steps else {}
 
 
-def _train(
-    name: str,
-    run: StageRun,
-    recipe: Recipe,
-    model: ArtifactRef,
-    snapshot: ArtifactRef,
-    more: Mapping[str, Input] = MappingProxyType({}),
-) -> dict[str, Any]:
+def _train(name: str, run: StageRun, recipe: Recipe, *, model: Input, **more: Input) -> dict[str, Any]:
     # The result is as large as the model it starts from; better said now than after the last step.
-    run.store.require_space(run.store.size_bytes(model, "model/"))
-    channels = {"model": Input(model, "model/"), "dataset": Input(snapshot), **more}
+    run.store.require_space(run.store.size_bytes(model.ref, "model/"))
+    channels = {"model": model, **more}
 
     @cache
     def mirror() -> MetricsMirror:
