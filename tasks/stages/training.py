@@ -71,10 +71,10 @@ def train_dpo(
     run: StageRun, recipe: Recipe, model: ArtifactRef, snapshot: ArtifactRef, rows: ArtifactRef | None = None
 ) -> dict[str, Any]:
     """Preference optimisation on the snapshot's pairs; the input model is also the reference. `rows`: see `probed_rows`."""
-    return _train("dpo", run, recipe, model, snapshot, {} if rows is None else {"rows": Input(rows)})
+    return _train("dpo", run, recipe, model, snapshot, more={} if rows is None else {"rows": Input(rows)})
 
 
-def probed_rows(recipe: Recipe, snapshot: ArtifactRef) -> dict[str, ArtifactRef]:
+def probed_rows(recipe: Recipe, snapshot: ArtifactRef) -> dict[str, Any]:
     """What DPO reads besides its pairs where it probes: the ingested turns. Mined pairs lie in a folder without them."""
     return {"rows": snapshot} if recipe.dpo.probe_steps else {}
 
@@ -85,6 +85,7 @@ def _train(
     recipe: Recipe,
     model: ArtifactRef,
     snapshot: ArtifactRef,
+    *,
     more: Mapping[str, Input] = MappingProxyType({}),
 ) -> dict[str, Any]:
     # The result is as large as the model it starts from; better said now than after the last step.
