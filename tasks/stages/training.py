@@ -73,7 +73,7 @@ def train_dpo(
     return _train("dpo", run, recipe, model=Input(model, "model/"), dataset=Input(snapshot), **more)
 
 
-def probed_rows(recipe: Recipe, snapshot: ArtifactRef) -> dict[str, ArtifactRef]:
+def probed_rows(recipe: Recipe, snapshot: ArtifactRef) -> dict[str, Any]:
     """What DPO reads besides its pairs where it probes: the ingested turns. Mined pairs lie in a folder without them."""
     return {"rows": snapshot} if recipe.dpo.probe_steps else {}
 
