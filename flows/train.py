@@ -67,9 +67,7 @@ def train_stages(
     if recipe.dpo.max_steps and last == "dpo":
         start = models[recipe.dpo.start_from]
         pairs = mine_pairs(recipe, store=store, model=start, snapshot=snapshot) if recipe.mine.samples else snapshot
-        models["dpo"] = train_dpo(
-            recipe, store=store, model=start, snapshot=pairs, rows=probed_rows(recipe, snapshot).get("rows")
-        )
+        models["dpo"] = train_dpo(recipe, store=store, model=start, snapshot=pairs, **probed_rows(recipe, snapshot))
         show_training(store, "dpo", models["dpo"])
     return models
 
