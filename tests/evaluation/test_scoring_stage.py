@@ -33,7 +33,7 @@ def make_job(
     **changes: Any,
 ) -> Any:
     recipe = load_recipe(None).model_dump(mode="json", by_alias=True)
-    recipe["evaluation"] |= SETTINGS | changes
+    recipe["evaluation"] |= SETTINGS | {"policy": None} | changes
     recipe["model"]["chat_template"] = "chatml-tools"
     channels = root / "input/data"
     for name in ("job", "dataset"):
