@@ -71,7 +71,7 @@ class MadeUpRun:
     scores: dict[str, ArtifactRef] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.recipe: Recipe = load_recipe(None, ["evaluation.bootstrap_samples=300"])
+        self.recipe: Recipe = load_recipe(None, ["evaluation.bootstrap_samples=300", "evaluation.policy=null"])
         self.step_rows = step_rows(self.steps)
         self.rows = tiny_choice_rows(self.n)
         if self.rows:
