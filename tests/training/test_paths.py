@@ -49,7 +49,7 @@ def test_no_other_module_of_the_training_image_knows_the_default_root() -> None:
         (None, BackendError, "job.json' is missing"),
         ("{", BackendError, "cannot be read"),
         ("[]", BackendError, "holds a list, not an object"),
-        ('{"stage": "rlhf"}', BackendError, "names the stage 'rlhf'; it must be one of base, sft, dpo, score"),
+        ('{"stage": "rlhf"}', BackendError, "names the stage 'rlhf'; it must be one of base, sft, mine, dpo, score"),
         ('{"stage": "sft", "recipe": {"nmae": "x"}}', RecipeError, "does not fit this version of rightcall"),
     ],
 )
