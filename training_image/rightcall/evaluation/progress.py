@@ -20,9 +20,8 @@ from rightcall.job.folders import STOPPED, Job
 
 logger = logging.getLogger(__name__)
 
-NEW_TOKEN = (
-    12.0  # tokens read in the time that one is written; seen once, SmolLM2 on a busy CPU, 40 answers at once: 16
-)
+# tokens read in the time that one is written; seen once, SmolLM2 on a busy CPU, 40 answers at once: 16
+NEW_TOKEN = 12.0
 QUIET_SECONDS = 5.0  # between two lines of the log within a batch
 
 

@@ -7,7 +7,6 @@ step  {"id": …, "conversation": …, "behaviour": "tool_call", "tools": […],
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,7 +15,8 @@ import numpy as np
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, ScoringError
 from rightcall.evaluation.questions import answer_message
-from rightcall.rows.vocabulary import BEHAVIOURS, Row
+from rightcall.rows.conversations import as_many_of_each
+from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.judging import gold_calls
 
 NAMED = 5  # steps that a message names
@@ -83,18 +83,7 @@ def read_prompts(template: ChatTemplate, steps: Sequence[Row]) -> list[list[int]
 
 def sample(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
     """Up to n rows, as many of each gold behaviour as there are, in the order of the rows."""
-    generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    waiting = []
-    for name in BEHAVIOURS:
-        indices = [index for index, row in enumerate(rows) if row["correct_answer"] == name]
-        generator.shuffle(indices)
-        waiting.append(indices)
-    taken: list[int] = []
-    while len(taken) < n and any(waiting):
-        for indices in waiting:
-            if indices and len(taken) < n:
-                taken.append(indices.pop())
-    return [rows[index] for index in sorted(taken)]
+    return [rows[place] for place in as_many_of_each([row["correct_answer"] for row in rows], n, seed)]
 
 
 def tokens_read(prompts: Sequence[Sequence[int]]) -> int:

@@ -19,7 +19,7 @@ from rightcall.errors import DataError
 from rightcall.recipe.sections import MineSection
 from rightcall.rows.snapshots import COLUMNS, to_columns
 from rightcall.rows.vocabulary import Row
-from rightcall.toolcalls import verifier
+from rightcall.toolcalls.judging import beside_gold
 
 SOURCE = "mined"
 Line = dict[str, Any]
@@ -33,9 +33,7 @@ class Pairs:
 
 def judge(step: Row, sample: int, text: str, *, cut: bool) -> Line:
     """One line of mined.jsonl; `cut`: the answer was not at its end."""
-    gold = [call["function"] for call in step["messages"][-1].get("tool_calls") or ()]
-    parsed = verifier.parse(text)
-    judgement = verifier.compare(parsed, gold, step["tools"], gold_behaviour=step["behaviour"])
+    parsed, judgement, _ = beside_gold(step, text)
     return {
         "id": step["id"], "sample": sample, "behaviour": step["behaviour"], "text": parsed.text, "calls": parsed.calls,
         "cut": cut, "ok": judgement.ok, "error_kind": judgement.error_kind,

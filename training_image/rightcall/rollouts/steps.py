@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Iterable, Sequence
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
-from rightcall.rows.conversations import judged_steps_of
-from rightcall.rows.vocabulary import BEHAVIOURS, Row
+from rightcall.rows.conversations import as_many_of_each, judged_steps_of
+from rightcall.rows.vocabulary import Row
 
 
 def training_steps(rows: Iterable[Row], held_out: Iterable[Row]) -> list[Row]:
@@ -46,18 +45,7 @@ def choose(steps: Sequence[Row], n: int | None, seed: int) -> list[Row]:
     """Up to n steps, as many of each behaviour as there are, in their order; None = all."""
     if n is None or n >= len(steps):
         return list(steps)
-    generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    waiting = []
-    for name in BEHAVIOURS:
-        indices = [index for index, step in enumerate(steps) if step["behaviour"] == name]
-        generator.shuffle(indices)
-        waiting.append(indices)
-    taken: list[int] = []
-    while len(taken) < n and any(waiting):
-        for indices in waiting:
-            if indices and len(taken) < n:
-                taken.append(indices.pop())
-    return [steps[index] for index in sorted(taken)]
+    return [steps[place] for place in as_many_of_each([step["behaviour"] for step in steps], n, seed)]
 
 
 def seed_of(seed: int, step: Row, sample: int) -> int:

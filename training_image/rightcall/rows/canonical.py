@@ -16,7 +16,7 @@ from typing import Any
 
 from rightcall.errors import DataError
 from rightcall.rows import when2call
-from rightcall.rows.lines import reject_constant
+from rightcall.rows.lines import naming_the_line, reject_constant
 from rightcall.rows.snapshots import COLUMNS, RAW_TOOLS
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import BEHAVIOURS, REJECTED_KINDS, Row, RowKind
@@ -41,7 +41,7 @@ def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: 
             bad_behaviour, bad_tool, bad_tools, bad_toolcall, duplicate_tool or too_deep; the line is named at the end.
     """
     written = record
-    try:
+    with naming_the_line(number, source):
         if adapter == "when2call" or (adapter == "auto" and when2call.is_record(record)):
             record = when2call.reshape(record, kind)
         elif adapter == "bfcl" or ("function" in record and "question" in record):
@@ -49,12 +49,6 @@ def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: 
                 "a BFCL record is half a row; name the folder with adapter bfcl, not its files", reason="unknown_schema"
             )
         row = _CANONICAL[kind](record)
-    except DataError as err:
-        raise type(err)(f"{err.detail} (line {number} of {source!r})", reason=err.reason) from err
-    except RecursionError as err:
-        raise DataError(
-            f"nested beyond the limit; flatten the row (line {number} of {source!r})", reason="too_deep"
-        ) from err
     given = record.get("id")
     raw = when2call.raw_tools(written, row["tools"]) if kind == "choice" else None
     text = {RAW_TOOLS: raw} if raw is not None else {}

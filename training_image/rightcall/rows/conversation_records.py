@@ -15,6 +15,7 @@ from typing import Any
 
 from rightcall.errors import DataError
 from rightcall.rows.canonical import canonical_messages, content_digest
+from rightcall.rows.lines import naming_the_line
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import BEHAVIOURS, Row
 
@@ -46,14 +47,8 @@ def to_conversation(record: Row, source: str, number: int, named: Named, guess: 
             line is named at the end.
     """
     named.fields.update(dict.fromkeys(record))
-    try:
+    with naming_the_line(number, source):
         return _conversation(record, source, named, guess)
-    except DataError as err:
-        raise type(err)(f"{err.detail} (line {number} of {source!r})", reason=err.reason) from err
-    except RecursionError as err:
-        raise DataError(
-            f"nested beyond the limit; flatten the row (line {number} of {source!r})", reason="too_deep"
-        ) from err
 
 
 def _conversation(record: Row, source: str, named: Named, guess: Callable[[str], str]) -> Row:

@@ -8,9 +8,10 @@ step row                    {"messages": [user, assistant, user, assistant], "be
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 
-from rightcall.rows.vocabulary import Row
+from rightcall.rows.vocabulary import BEHAVIOURS, Row
 
 
 def trained_turns(row: Row) -> list[tuple[int, str]]:
@@ -65,3 +66,19 @@ def share_of(group: str, seed: int) -> float:
     """A number in [0, 1) that looks drawn: it decides on which side of the split a group is, whatever other groups there are."""
     digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def as_many_of_each(behaviours: Sequence[str], n: int, seed: int) -> list[int]:
+    """Up to n places, drawn so that every behaviour has as many as there are, in their order."""
+    generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    waiting = []
+    for name in BEHAVIOURS:
+        places = [place for place, behaviour in enumerate(behaviours) if behaviour == name]
+        generator.shuffle(places)
+        waiting.append(places)
+    taken: list[int] = []
+    while len(taken) < n and any(waiting):
+        for places in waiting:
+            if places and len(taken) < n:
+                taken.append(places.pop())
+    return sorted(taken)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rightcall.errors import DataError
 from rightcall.rows.vocabulary import Row
 
 _MAX_DEPTH = 100  # far above any real schema, far below the recursion limit of what walks the row later
+
+
+@contextmanager
+def naming_the_line(number: int, source: str) -> Iterator[None]:
+    """What is wrong with a record is said with its place; one that is too deep to walk is wrong in that."""
+    try:
+        yield
+    except DataError as err:
+        raise type(err)(f"{err.detail} (line {number} of {source!r})", reason=err.reason) from err
+    except RecursionError as err:
+        raise DataError(
+            f"nested beyond the limit; flatten the row (line {number} of {source!r})", reason="too_deep"
+        ) from err
 
 
 def parse_line(line: bytes, max_bytes: int = 10_000_000) -> Row:

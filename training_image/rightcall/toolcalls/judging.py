@@ -18,7 +18,7 @@ from rightcall.errors import DataError
 from rightcall.toolcalls.conduct import Conduct, out_of_order
 from rightcall.toolcalls.grounding import id_like_parts, stands_in, ungrounded_values, what_was_said
 from rightcall.toolcalls.syntax import Call
-from rightcall.toolcalls.verifier import Parsed, compare, parse
+from rightcall.toolcalls.verifier import Judgement, Parsed, compare, parse
 
 FAULTS = ("ungrounded_value", "lookup_before_authentication", "write_without_confirmation", "dropped_lookup")
 
@@ -29,17 +29,25 @@ def judge_step(step: Mapping[str, Any], text: str, conduct: Conduct | None = Non
     Raises:
         DataError: the gold turn's calls cannot be read.
     """
-    *before, gold = step["messages"]
-    parsed = parse(text)
-    golds = gold_calls(gold) if step["behaviour"] == "tool_call" else []
-    verdict = compare(parsed, golds, step["tools"], gold_behaviour=step["behaviour"])
+    parsed, verdict, golds = beside_gold(step, text)
     found = verdict._asdict()
     return {
         "text": parsed.text,
         "verdict": {name: found[name] for name in found if name != "error_kind"},
         "error_kind": verdict.error_kind,
-        "faults": faults_of(parsed, golds, before, step["tools"], conduct),
+        "faults": faults_of(parsed, golds, step["messages"][:-1], step["tools"], conduct),
     }
+
+
+def beside_gold(step: Mapping[str, Any], text: str) -> tuple[Parsed, Judgement, list[Call]]:
+    """The answer as it reads, what it is worth beside the gold turn, and that turn's calls.
+
+    Raises:
+        DataError: the gold turn's calls cannot be read.
+    """
+    parsed = parse(text)
+    golds = gold_calls(step["messages"][-1]) if step["behaviour"] == "tool_call" else []
+    return parsed, compare(parsed, golds, step["tools"], gold_behaviour=step["behaviour"]), golds
 
 
 def gold_calls(message: Mapping[str, Any]) -> list[Call]:

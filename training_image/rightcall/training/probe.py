@@ -25,7 +25,7 @@ from rightcall.parallel import processes
 from rightcall.recipe.sections import TrainingSection
 from rightcall.rows.conversations import judged_steps_of, steps_of
 from rightcall.rows.vocabulary import Row
-from rightcall.toolcalls import verifier
+from rightcall.toolcalls.judging import beside_gold
 from rightcall.training.callbacks import Metrics
 from rightcall.training.checkpoints import best_step
 
@@ -56,7 +56,7 @@ def _key(*content: Any) -> str:
 def set_aside(rows: Sequence[Row], section: TrainingSection, template: ChatTemplate) -> SetAside:
     """Whole groups, in a seeded order, until they hold `probe_rows` steps, or are a tenth of all.
 
-    The same rows and seed give the same groups to every stage.
+    The same rows, seed, `probe_rows` and `max_length` give the same groups to every stage.
 
     Raises:
         DataError: there is one group only, or no step of a group fits.
@@ -130,8 +130,7 @@ def numbers(steps: Sequence[Row], texts: Sequence[str]) -> Numbers:
     """probe_n and the shares; one that no step asks about is left out."""
     flags: dict[str, list[bool]] = {"probe_right": [], "probe_right_call": [], "probe_overcall": []}
     for step, text in zip(steps, texts, strict=True):
-        gold = [call["function"] for call in step["messages"][-1].get("tool_calls") or ()]
-        verdict = verifier.compare(verifier.parse(text), gold, step["tools"], gold_behaviour=step["behaviour"])
+        _, verdict, _ = beside_gold(step, text)
         flags["probe_right"].append(verdict.ok)
         if step["behaviour"] == "tool_call":
             flags["probe_right_call"].append(verdict.ok)
