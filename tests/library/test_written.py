@@ -135,6 +135,13 @@ def test_what_never_varies_has_wilsons_interval_at_the_steps_that_count() -> Non
     assert overcall.high == pytest.approx(wilson(0, 40, 0.95)[1], rel=0.15)
 
 
+def test_a_share_over_a_few_conversations_is_as_unsure_as_they_are_few() -> None:
+    """Two conversations that are alike give resamples that are all the same: [0.5, 0.5]."""
+    share = summarise(answers([True, False] * 10, size=10), **SETTINGS)["right"]
+    assert (share.value, share.n) == (0.5, 20)
+    assert (share.low, share.high) == pytest.approx(wilson(1, 2, 0.95))
+
+
 def test_models_that_never_differ_still_have_an_interval() -> None:
     """No step of 6 differs: half a step more on either side of 8: ±1.96·√1/8 = ±.245."""
     lines = answers([True, False] * 3)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,8 +201,12 @@ def test_the_whole_program_stops_dies_and_resumes_as_promised(tiny_model: Path, 
 
 
 def test_a_program_that_has_not_trained_yet_stops_at_once(tiny_model: Path, tmp_path: Path) -> None:
-    """While it imports its libraries, for half a minute on a busy machine, there is nothing to save."""
-    root = make_root(tmp_path / "job", tiny_model, "sft", rows=0, sft={"max_steps": 1})
+    """While it imports its libraries or reads the model, half a minute on a busy machine, there is nothing to save."""
+    root = make_root(tmp_path / "job", tiny_model, "sft", sft={"max_steps": 1})
+    (root / "input/data/model").unlink()
+    shutil.copytree(tiny_model, root / "input/data/model")
+    (root / "input/data/model/config.json").unlink()
+    os.mkfifo(root / "input/data/model/config.json")  # nobody writes: however fast it is, it does not get further
     with (tmp_path / "log").open("ab") as log:
         environment = os.environ | {"SM_ML_ROOT": str(root)}
         process = subprocess.Popen([sys.executable, str(ENTRY)], env=environment, stdout=log, stderr=log)
@@ -209,7 +214,7 @@ def test_a_program_that_has_not_trained_yet_stops_at_once(tiny_model: Path, tmp_
     child = Path(f"/proc/{children(process.pid)[0]}/maps")
     until(lambda: "libtorch" in child.read_text(), seconds=60)
     process.terminate()
-    assert process.wait(60) == STOPPED
+    assert process.wait(60) == STOPPED, (tmp_path / "log").read_text()
     assert not (root / "output/failure").exists()
     assert not list((root / "checkpoints").glob("*"))
     assert not (root / "output/data/metrics.jsonl").exists()

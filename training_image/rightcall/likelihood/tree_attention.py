@@ -6,7 +6,8 @@ the queries are cut into blocks of neighbours, and each block is given just the 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -14,14 +15,24 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 IMPLEMENTATION = "rightcall_tree"
-BLOCK = {"cpu": 128, "cuda": 1024}  # queries a block; a GPU wants fewer and larger kernels
+BLOCK = {"cpu": 256, "cuda": 1024}  # queries a block; a GPU wants fewer and larger kernels
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     start: int
     stop: int
     keys: torch.Tensor  # (seen,) nodes that some query of the block looks at
     mask: torch.Tensor  # (queries, seen) boolean
+    _biases: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def bias(self, shared: int, dtype: torch.dtype) -> torch.Tensor:
+        """(1, 1, shared * queries, seen), zero or minus infinity: made once for all layers, which else keep a copy each."""
+        if (shared, dtype) not in self._biases:
+            zero = torch.zeros(self.mask.shape, dtype=dtype, device=self.mask.device)
+            bias = zero.masked_fill_(~self.mask, float("-inf")).repeat(shared, 1)[None, None]
+            self._biases[shared, dtype] = bias
+        return self._biases[shared, dtype]
 
 
 def cut(ends: torch.Tensor) -> list[Block]:
@@ -56,13 +67,20 @@ def tree_attention(
     key_heads = key.shape[1]
     shared = heads // key_heads
     out = query.new_empty(1, nodes, heads, value.shape[-1])
-    for start, stop, keys, mask in tree_blocks:
-        stacked = query[:, :, start:stop].reshape(1, key_heads, shared * (stop - start), -1)
-        seen = scaled_dot_product_attention(
-            stacked, key[:, :, keys], value[:, :, keys], attn_mask=mask.repeat(shared, 1)[None, None], scale=scaling
-        )
-        out[:, start:stop] = seen.reshape(1, heads, stop - start, -1).transpose(1, 2)
+    for block in tree_blocks:
+        here = slice(block.start, block.stop)
+        stacked = query[:, :, here].reshape(1, key_heads, shared * (block.stop - block.start), -1)
+        keys, values = key[:, :, block.keys], value[:, :, block.keys]
+        bias = block.bias(shared, _attention_dtype(query))
+        seen = scaled_dot_product_attention(stacked, keys, values, attn_mask=bias, scale=scaling)
+        out[:, here] = seen.reshape(1, heads, block.stop - block.start, -1).transpose(1, 2)
     return out, None
+
+
+def _attention_dtype(query: torch.Tensor) -> torch.dtype:
+    """What autocast makes of the query."""
+    kind = query.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
 
 
 AttentionInterface.register(IMPLEMENTATION, tree_attention)

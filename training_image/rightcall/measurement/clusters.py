@@ -8,7 +8,8 @@ With one step a conversation this is the ordinary bootstrap. The percentile boot
 40 gives [0, 0]); with fewer than FEW_HITS hits, or misses, a share has Wilson's interval instead, and a difference with fewer than
 FEW_DISCORDANT steps on which the models differ Agresti and Min's (2005: half a step more on either side). Both count n / design effect
 steps: the design effect, variance by conversations over variance by steps, is that of the first metric that varies enough,
-and where none does, conversations count instead of steps.
+and where none does, conversations count instead of steps. Resamples of a few conversations say nothing (two equal ones give no width at
+all): a share over fewer than FEW_CONVERSATIONS has Wilson's interval over that many.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rightcall.measurement.intervals import CHUNK_DRAWS, Difference, Metric, mcn
 Floats = NDArray[np.float64]
 FEW_HITS = 5
 FEW_DISCORDANT = 10
+FEW_CONVERSATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Clustered:
             return conversations
         first = int(np.flatnonzero(varied)[0])
         by_steps = (self.squares[:, first].sum() / n[first] - self.values[first] ** 2) / n[first]
+        if by_steps <= 0:  # every step has the same value
+            return conversations
         effect = np.nanvar(draws[:, first]) / by_steps
         return np.clip(n / max(1.0, float(effect)), conversations, n)
 
@@ -82,9 +86,11 @@ class Clustered:
 def shares(names: Sequence[str], data: Clustered, *, confidence: float, samples: int, seed: int) -> dict[str, Metric]:
     """A share of the steps with its interval, for every metric that asks about any step."""
     hits, n = data.sums.sum(0), data.n
-    varied = np.minimum(hits, n - hits) >= FEW_HITS
+    conversations = (data.asked > 0).sum(0).astype(float)
+    few = conversations < FEW_CONVERSATIONS
+    varied = (np.minimum(hits, n - hits) >= FEW_HITS) & ~few
     draws = data.draws(samples, seed)
-    effective = data.effective_n(draws, varied)
+    effective = np.where(few, conversations, data.effective_n(draws, varied))
     found = {}
     for index, name in enumerate(names):
         if not n[index]:
