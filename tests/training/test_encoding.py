@@ -105,9 +105,18 @@ def test_a_factor_is_one_number_where_no_row_needs_more(template: ChatTemplate) 
     assert twice.sum(1).tolist()[2] == 0
 
 
+def test_the_first_token_of_every_turn_has_a_weight_of_its_own(template: ChatTemplate) -> None:
+    (row,) = encoding.encode_conversations([conversation()], template, 1024, {"tool_call": 2.0}, 4.0).rows
+    trained = [place for place, label in enumerate(row["labels"]) if label != IGNORED]
+    first = [place for place in trained if place - 1 not in trained]
+    behaviours = [behaviour for _, behaviour in TURNS]
+    assert [row["row_factors"][place] for place in first] == [8.0 if it == "tool_call" else 4.0 for it in behaviours]
+    assert {row["row_factors"][place] for place in trained if place not in first} == {1.0, 2.0}
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_conversations_of_many_behaviours_are_trained(tiny_model: Path, tmp_path: Path, packing: bool) -> None:
-    section = {"behaviour_weights": {"tool_call": 3.0}, "packing": packing, "max_steps": 3}
+    section = {"behaviour_weights": {"tool_call": 3.0}, "first_token_weight": 4.0, "packing": packing, "max_steps": 3}
     job = make_job(tmp_path, tiny_model, "sft", sft=section)
     write_rows(job.channel("dataset"), "sft", [conversation(number) for number in range(12)])
     run_job(job)

@@ -22,6 +22,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, RecipeError, TrainingError
+from rightcall.likelihood import answer_head
 from rightcall.likelihood.answer_head import IGNORED, install
 from rightcall.recipe.loading import load_recipe
 from rightcall.training import dpo, encoding, sft
@@ -56,11 +57,12 @@ def pairs(template: ChatTemplate, count: int = 24) -> list[dict[str, Any]]:
     return encoding.encode_pairs(rows, template, 1024).rows[:count]
 
 
-def both_heads(folder: Path, batch: dict[str, torch.Tensor]) -> tuple[tuple[Any, Any], ...]:
+def both_heads(folder: Path, batch: dict[str, torch.Tensor], *, trained: bool = True) -> tuple[tuple[Any, Any], ...]:
     """(output, gradients) of TRL's computation and of ours."""
     found = []
     for uses_trees in (False, True):
         model = load(folder).train()
+        model.get_output_embeddings().weight.requires_grad_(trained)
         add_fused_lm_head(model, outputs=("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"))
         install(model, uses_trees=uses_trees)
         out = model(**batch, fused_lm_head=True, use_cache=False)
@@ -69,20 +71,27 @@ def both_heads(folder: Path, batch: dict[str, torch.Tensor]) -> tuple[tuple[Any,
     return tuple(found)
 
 
+@pytest.mark.parametrize("trained", [True, False], ids=["head trained", "head frozen"])
 @pytest.mark.parametrize("kind", ["conversations", "pairs"])
 def test_the_shared_prefix_gives_the_same_numbers_and_gradients(
-    tiny_model: Path, template: ChatTemplate, kind: str
+    tiny_model: Path, template: ChatTemplate, monkeypatch: pytest.MonkeyPatch, kind: str, trained: bool
 ) -> None:
+    monkeypatch.setattr(answer_head, "CACHED_ROWS", 7)
+    monkeypatch.setattr(answer_head, "HEAD_ROWS", 9)
     if kind == "conversations":
         batch = encoding.ConversationCollator(template.pad_id)(conversations(template, 5))
     else:
         batch = encoding.PairCollator(template.pad_id)(pairs(template, 3))
         batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
-    (stock, stock_gradients), (ours, our_gradients) = both_heads(tiny_model, batch)
+    (stock, stock_gradients), (ours, our_gradients) = both_heads(tiny_model, batch, trained=trained)
     for name in FIELDS:
         torch.testing.assert_close(getattr(ours, name), getattr(stock, name), atol=1e-4, rtol=1e-5)
     assert torch.equal(ours.is_top1, stock.is_top1)
+    assert any(gradient is None for gradient in stock_gradients.values()) is not trained
     for name, gradient in stock_gradients.items():
+        if gradient is None:
+            assert our_gradients[name] is None
+            continue
         torch.testing.assert_close(our_gradients[name], gradient, atol=2e-3, rtol=1e-3)
 
 

@@ -22,6 +22,7 @@ from rightcall.likelihood.prefix_tree import PrefixTree
 from rightcall.likelihood.tree_attention import IMPLEMENTATION, cut
 
 HEAD_ROWS = 512  # positions whose logits are held at once while training: 512 × 150,000 × 4 bytes = 300 MiB
+CACHED_ROWS = 128  # the same where a gradient is computed at once: what a CPU's cache can still hold
 IGNORED = -100
 
 
@@ -107,6 +108,8 @@ def tree_forward(
 
 def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
     head: Any = model.get_output_embeddings()
+    if _is_frozen(head) and hidden.device.type == "cpu":
+        return list(_FrozenHead.apply(hidden, head.weight, targets))
     parts = []
     for some, wanted in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
         if len(hidden) > HEAD_ROWS and torch.is_grad_enabled():  # the logits are computed again in the backward pass
@@ -114,6 +117,45 @@ def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.T
         else:
             parts.append(_score(head, some, wanted))
     return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def _is_frozen(head: Any) -> bool:
+    return type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+
+
+class _FrozenHead(torch.autograd.Function):
+    """`_score` through a head that is not trained, whose gradient is one more product while the logits are there.
+
+    d log p(target) / d hidden = weight[target] - probabilities @ weight: nothing as wide as the vocabulary is kept, or
+    computed again, for the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        parts = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            for some, wanted in zip(hidden.split(CACHED_ROWS), targets.split(CACHED_ROWS), strict=True):
+                logits = some.to(weight.dtype) @ weight.T
+                logits = logits.float()
+                lse = logits.logsumexp(-1)
+                log_probs, mean = logits.gather(-1, wanted[:, None])[:, 0] - lse, logits.mean(-1)
+                hit = logits.argmax(-1) == wanted
+                probs = torch.exp(logits - lse[:, None])
+                entropy, log_sum_sq = lse - (logits.mul_(probs)).sum(-1), probs.square().sum(-1).log()
+                slope = weight[wanted] - probs.to(weight.dtype) @ weight
+                parts.append((log_probs, entropy, log_sum_sq, mean, hit, slope))
+        *fields, slopes = (torch.cat(values) for values in zip(*parts, strict=True))
+        ctx.save_for_backward(slopes)
+        ctx.dtype = hidden.dtype
+        ctx.mark_non_differentiable(*fields[1:])
+        return tuple(fields)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * grad[:, None].to(slopes.dtype)).to(ctx.dtype), None, None
 
 
 def _score(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -230,6 +230,9 @@ class SftSection(TrainingSection):
     behaviour_weights: dict[Behaviour, NotNegative] = Field(
         default_factory=dict, description="factor on the loss of turns of a behaviour; absent = 1"
     )
+    first_token_weight: NotNegative = Field(
+        1.0, description="factor on the loss of a turn's first token, at which a call and a text part"
+    )
 
 
 class DpoSection(TrainingSection):

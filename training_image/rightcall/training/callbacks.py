@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,3 +156,18 @@ class SaveAndStop(TrainerCallback):
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._saved_at = time.monotonic()
+
+
+class ReturnsMemory(TrainerCallback):
+    """Gives back after every step what malloc has kept of it.
+
+    Trees differ in size from step to step, and what a step frees is cut up by the next: of glibc's heap a run of 100 steps on
+    a CPU came to hold half as much again as its largest step needs. Elsewhere nothing happens.
+    """
+
+    def __init__(self) -> None:
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._trim is not None:
+            self._trim(0)

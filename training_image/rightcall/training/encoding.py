@@ -67,9 +67,13 @@ def needed_rows(rows: Sequence[dict[str, Any]], steps: int, rows_per_step: int, 
 
 
 def encode_conversations(
-    rows: Sequence[dict[str, Any]], template: ChatTemplate, max_length: int, factors: Mapping[Any, float]
+    rows: Sequence[dict[str, Any]],
+    template: ChatTemplate,
+    max_length: int,
+    factors: Mapping[Any, float],
+    first_token: float = 1.0,
 ) -> EncodedRows:
-    """Token ids and labels of SFT rows; `factors` by behaviour multiply the loss of a turn.
+    """Token ids and labels of SFT rows; `factors` by behaviour multiply the loss of a turn, `first_token` that of its first token.
 
     Raises:
         DataError: no row fits into max_length, or one has nothing to train.
@@ -92,6 +96,7 @@ def encode_conversations(
         for turn, (start, stop) in places.items():
             labels[start:stop] = ids[start:stop]
             each[start:stop] = [float(factors.get(turns[turn], 1.0))] * (stop - start)
+            each[start] *= first_token
             tokens[turns[turn]] += stop - start
         wanted += len(turns)
         found.update(turns[turn] for turn in places)

@@ -19,7 +19,7 @@ from rightcall.parallel.processes import memory_bytes
 from rightcall.recipe.sections import TrainingSection
 from rightcall.training import checkpoints
 from rightcall.training import weights as models
-from rightcall.training.callbacks import Metrics, SaveAndStop
+from rightcall.training.callbacks import Metrics, ReturnsMemory, SaveAndStop
 from rightcall.training.health import Health
 from rightcall.training.probe import Probe, Probing
 
@@ -101,6 +101,7 @@ def run(
         trainer.keeps_best = section.keep == "best"
         trainer.add_callback(Probing(probe, trainer, section, metrics, job.stop_flag.exists))
     trainer.add_callback(watch)
+    trainer.add_callback(ReturnsMemory())
     trainer.remove_callback(PrinterCallback)
     counts = models.parameter_counts(trainer.model)
     logger.info(

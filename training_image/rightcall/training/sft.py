@@ -46,7 +46,9 @@ def run(job: Job) -> None:
     if not section.packing:  # packed steps take as many rows as fit
         per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
         rows = needed_rows(rows, section.max_steps, per_step, section.seed)
-    encoded = encode_conversations(rows, template, section.max_length, section.behaviour_weights)
+    encoded = encode_conversations(
+        rows, template, section.max_length, section.behaviour_weights, section.first_token_weight
+    )
     model = weights.load(job, section)
     uses_trees = Scorer(model).uses_trees
     probe = Probe(aside.steps, model, template, low_precision=section.bf16) if aside else None
@@ -86,9 +88,11 @@ def sft_config(recipe: Recipe, output_dir: Path, *, bf16_weights: bool = False) 
     Raises:
         RecipeError: TRL refuses a value.
     """
-    if recipe.sft.behaviour_weights and recipe.sft.trl.get("loss_type", "nll") != "nll":
-        loss = recipe.sft.trl["loss_type"]
-        raise RecipeError(f"sft.behaviour_weights are for the loss 'nll', not {loss!r}; leave one of them out")
+    weighs = recipe.sft.behaviour_weights or recipe.sft.first_token_weight != 1
+    if weighs and (loss := recipe.sft.trl.get("loss_type", "nll")) != "nll":
+        raise RecipeError(
+            f"sft.behaviour_weights and sft.first_token_weight are for the loss 'nll', not {loss!r}; leave one of them out"
+        )
     try:
         # packing stays off for TRL: our collator packs, and our attention keeps the rows apart
         return SFTConfig(
