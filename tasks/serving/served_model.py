@@ -84,31 +84,31 @@ with warnings.catch_warnings(record=True):
             messages = chat.get("messages")
             if not isinstance(messages, list) or not messages:
                 raise DataError(f'a chat needs "messages", got {str(chat)[:200]!r}; see the top of served_model.py')
-            parsed = parse(self._write(messages, chat.get("tools"), self._constraint(chat)))
+            parsed = parse(self._write(messages, chat.get("tools"), self._choice(chat)))
             calls = [
                 {"id": f"call_{number}", "type": "function", "function": call}
                 for number, call in enumerate(parsed.calls)
             ]
             return {"role": "assistant", "content": "" if calls else parsed.text.strip(), "tool_calls": calls}
 
-        def _constraint(self, chat: dict[str, Any]) -> Any:
+        def _choice(self, chat: dict[str, Any]) -> str:
             choice = chat.get("tool_choice") or "auto"
             if isinstance(choice, dict):
                 choice = choice.get("function", choice).get("name")
-            if self._grammar is not None:
-                return self._grammar.constraint(chat.get("tools"), choice)
-            if choice != "auto":
+            if self._grammar is None and choice != "auto":
                 raise DataError(
                     f"tool_choice {choice!r} can only be held to by a model that is loaded with its grammar; "
                     "leave it out, or load the model without model_config={'grammar': False}"
                 )
-            return None
+            return str(choice)
 
         def _write(
-            self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, constraint: Any = None
+            self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, choice: str = "auto"
         ) -> str:
             import torch
 
+            grammar = self._grammar
+            constraint = None if grammar is None else grammar.constraint(tools, choice)
             prompt = self._template.encode_prompt(messages, tools)
             ids = torch.tensor([prompt], device=self._model.device)
             with torch.inference_mode():
@@ -123,6 +123,8 @@ with warnings.catch_warnings(record=True):
                 )
             answer = written[0, len(prompt) :].tolist()
             end = next((place for place, token in enumerate(answer) if token in self._template.eos_ids), len(answer))
+            if grammar is not None:
+                return self._template.decode(grammar.close(answer[:end], tools, self._max_new_tokens, choice))
             return self._template.decode(answer[:end])
 
 

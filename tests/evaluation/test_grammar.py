@@ -113,6 +113,24 @@ def test_a_random_walk_that_begins_a_call_ends_in_valid_calls(written_by: tuple[
     assert called == {each["function"]["name"] for each in TOOLS}
 
 
+def test_a_call_that_would_grow_too_long_is_closed(written_by: tuple[str, ChatTemplate, Grammar]) -> None:
+    """A value that repeats itself, and one cut where arguments are still missing: valid calls of `limit` tokens at most."""
+    _, template, grammar = written_by
+    call = {"name": "get_weather", "arguments": {"city": "Rome " * 90}}
+    ids = template.tokenize(template.answer_text(message([call])))
+    limit = len(ids) // 2
+    found = grammar.close(ids[:limit], TOOLS, limit)
+    assert len(found) <= limit
+    assert found[: limit - 25] == ids[: limit - 25]
+    (closed,) = parse(template.decode(found)).calls
+    assert closed["arguments"]["city"].startswith("Rome Rome ")
+    assert validate_call(closed, TOOLS) == []
+    whole = template.tokenize(template.answer_text(message(CALLS["unicode"])))
+    assert grammar.close(whole, TOOLS, len(whole)) == whole
+    text = template.tokenize("Which city do you mean?")
+    assert grammar.close(text[:3], TOOLS, 3) == text[:3]
+
+
 @pytest.mark.parametrize(("wrong", "right"), [  # a call, and as much of its text as is right
     (call("get_weather", city="x", unit="kelvin"), '"unit": "'),
     (call("got_weather", city="x"), '"name": "g'),

@@ -153,10 +153,10 @@ def test_a_call_is_held_to_its_schema_from_where_it_begins(store: Store, monkeyp
     """The random model never begins a call by itself: its first tokens are put in its mouth, the rest is its own."""
     model = load()
     served = model.unwrap_python_model()
-    real, begun = served._constraint, served._template.tokenize("So:\n<tool_call>")
+    real, begun = served._grammar.constraint, served._template.tokenize("So:\n<tool_call>")
 
-    def begins_a_call(chat: dict[str, Any]) -> Any:
-        constraint, left = real(chat), list(begun)
+    def begins_a_call(tools: Any, choice: str) -> Any:
+        constraint, left = real(tools, choice), list(begun)
         mask = constraint.mask
 
         def next_token() -> Any:
@@ -170,7 +170,7 @@ def test_a_call_is_held_to_its_schema_from_where_it_begins(store: Store, monkeyp
         constraint.mask = next_token
         return constraint
 
-    monkeypatch.setattr(served, "_constraint", begins_a_call)
+    monkeypatch.setattr(served._grammar, "constraint", begins_a_call)
     (answer,) = model.predict([{"messages": CHATS[0]["messages"], "tools": SWITCHES}])
     assert [validate_call(called["function"], SWITCHES) for called in answer["tool_calls"]] == [[]] * len(
         answer["tool_calls"]

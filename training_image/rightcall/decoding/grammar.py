@@ -32,7 +32,7 @@ from rightcall.chat.template import ChatTemplate, Tools
 from rightcall.decoding.grammar_arguments import ArgumentRules, Json, Mode, literal
 from rightcall.decoding.grammar_dialect import find_dialect
 from rightcall.decoding.grammar_text import before_terminal, text_terminal
-from rightcall.decoding.grammar_tokens import engine_tokenizer
+from rightcall.decoding.grammar_tokens import engine_tokenizer, token_bytes
 from rightcall.errors import DataError, ScoringError
 from rightcall.rows.tool_schemas import normalise_tools
 
@@ -61,6 +61,11 @@ class Grammar:
         self._engine = engine_tokenizer(template.tokenizer, template.eos_ids, literals)
         self._eos_ids = template.eos_ids
         self._size = self._engine.vocab_size if vocabulary is None else vocabulary
+        self._bytes = token_bytes(template.tokenizer)
+        self._quotes, self._brackets, self._letters = (
+            [self._bytes.index(text) for text in texts if text in self._bytes]
+            for texts in ((b'"', b"'"), (b"}", b"]", b")"), (b"~", b"x"))
+        )
         self._matchers: dict[str, LLMatcher] = {}
         self._modes: dict[str, Mode] = {}  # of tools whose schema the engine cannot hold
 
@@ -89,6 +94,50 @@ class Grammar:
         good = matcher.try_consume_tokens(list(takewhile(lambda token: token < self._engine.vocab_size, answer)))
         _refuse_broken(matcher)
         return good if good < len(answer) or not matcher.is_accepting() else None
+
+    def close(self, ids: Sequence[int], tools: Tools, limit: int, choice: Choice | str = "auto") -> list[int]:
+        """An answer that reached `limit` inside a call, with that call brought to its end; any other as it is.
+
+        So many of its last tokens are replaced as its shortest end needs: a model that repeats itself in a value would
+        else leave a call that nobody can read.
+
+        Raises:
+            DataError: as in `constraint`.
+        """
+        constraint = self.constraint(tools, choice)
+        for token in ids:
+            constraint.accept(token)
+        if len(ids) < limit or constraint.may_end():
+            return list(ids)
+        for kept in range(limit - 1, -1, -1):
+            constraint = self.constraint(tools, choice)
+            for token in ids[:kept]:
+                constraint.accept(token)
+            if constraint.may_end():  # the call begins behind here
+                break
+            if (end := self._shortest_end(constraint, limit - kept)) is not None:
+                return [*ids[:kept], *end]
+        return list(ids)
+
+    def _shortest_end(self, constraint: ToolConstraint, room: int) -> list[int] | None:
+        """Tokens that end the answer, None where more than `room` would be needed.
+
+        A quotation mark ends a text value, where a letter could go on; elsewhere a bracket ends most, and what is left is what
+        the schema asks for: of its spellings the one with the fewest tokens.
+        """
+        end: list[int] = []
+        while not constraint.may_end():
+            if len(end) == room:
+                return None
+            mask = constraint.mask()
+            closing = [
+                token for token in (self._quotes if mask[self._letters].any() else self._brackets) if mask[token]
+            ]
+            end.append(
+                closing[0] if closing else max(np.flatnonzero(mask).tolist(), key=lambda token: len(self._bytes[token]))
+            )
+            constraint.accept(end[-1])
+        return end
 
     def _matcher(self, tools: Tools, choice: str) -> LLMatcher:
         key = json.dumps([choice, tools])
@@ -188,6 +237,9 @@ class ToolConstraint:
         allowed = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
         allowed[self._eos_ids] = self._matcher.is_accepting()
         return allowed
+
+    def may_end(self) -> bool:
+        return bool(self._matcher.is_accepting())
 
     def accept(self, token: int) -> None:
         """The answer goes on with this token.

@@ -58,7 +58,10 @@ class Writing:
         return self._answers("free", range(n), self._prompts, [limit] * n, None)
 
     def under_grammar(self, free: Sequence[Sequence[int]], grammar: Grammar) -> list[list[int]]:
-        """Ids of the answers under the grammar: the free one where it allows that, else decoded on from the first violation."""
+        """Ids of the answers under the grammar: the free one where it allows that, else decoded on from the first violation.
+
+        A call that would be longer than an answer may be is closed.
+        """
         violations = {
             index: place
             for index, (ids, step) in enumerate(zip(free, self._steps, strict=True))
@@ -77,7 +80,8 @@ class Writing:
         found = self._answers("grammar", changed, prompts, limits, constraints)
         answers = [list(ids) for ids in free]
         for index, ids in zip(changed, found, strict=True):
-            answers[index] = [*free[index][: violations[index]], *ids]
+            answer = [*free[index][: violations[index]], *ids]
+            answers[index] = grammar.close(answer, self._steps[index]["tools"], room[index])
         return answers
 
     def forget(self) -> None:
