@@ -88,6 +88,8 @@ def find_model(store: Store, recipe: Recipe, name: str) -> ArtifactRef:
         return prepare_base(recipe, store=store)
     if name.startswith("models:/"):
         return find_registered(name)
+    if name.startswith((".", "/", "~")):
+        raise StoreError(f"{name!r} is not a folder; name one with a model's config.json and weights")
     if name not in NEWEST:
         return store.resolve(name)
     found = store.refs(name)

@@ -163,6 +163,8 @@ def test_a_model_is_found_by_every_kind_of_name(first: dict[str, Any], workshop:
     assert find_model(store, recipe, "models:/rightcall/1").kind == "model"
     with pytest.raises(StoreError, match="names 0 results"):
         find_model(store, recipe, "dpo/ffffffffffff")
+    with pytest.raises(StoreError, match=r"^'\./nowhere' is not a folder; name one with a model's config"):
+        find_model(store, recipe, "./nowhere")
 
 
 def test_a_folder_is_scored_on_a_file_of_when2call_items(
