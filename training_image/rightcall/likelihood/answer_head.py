@@ -120,7 +120,10 @@ def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.T
 
 
 def _is_frozen(head: Any) -> bool:
-    return type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+    """And whole: of weights that processes share (ZeRO-3, FSDP) only the module's own forward sees all."""
+    if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
+        return False
+    return type(head.weight) is torch.nn.Parameter and head.weight.shape == (head.out_features, head.in_features)
 
 
 class _FrozenHead(torch.autograd.Function):
