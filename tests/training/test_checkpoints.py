@@ -205,8 +205,8 @@ def test_a_program_that_has_not_trained_yet_stops_at_once(tiny_model: Path, tmp_
     root = make_root(tmp_path / "job", tiny_model, "sft", sft={"max_steps": 1})
     (root / "input/data/model").unlink()
     shutil.copytree(tiny_model, root / "input/data/model")
-    (root / "input/data/model/config.json").unlink()
-    os.mkfifo(root / "input/data/model/config.json")  # nobody writes: however fast it is, it does not get further
+    (root / "input/data/model/tokenizer.json").unlink()
+    os.mkfifo(root / "input/data/model/tokenizer.json")  # nobody writes: however fast it is, it does not get further
     with (tmp_path / "log").open("ab") as log:
         environment = os.environ | {"SM_ML_ROOT": str(root)}
         process = subprocess.Popen([sys.executable, str(ENTRY)], env=environment, stdout=log, stderr=log)
