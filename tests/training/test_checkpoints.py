@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -201,14 +200,15 @@ def test_the_whole_program_stops_dies_and_resumes_as_promised(tiny_model: Path, 
 
 
 def test_a_program_that_has_not_trained_yet_stops_at_once(tiny_model: Path, tmp_path: Path) -> None:
-    """While it imports its libraries or reads the model, half a minute on a busy machine, there is nothing to save."""
+    """While it imports its libraries, for half a minute on a busy machine (here for as long as it may), there is nothing to save."""
     root = make_root(tmp_path / "job", tiny_model, "sft", sft={"max_steps": 1})
-    (root / "input/data/model").unlink()
-    shutil.copytree(tiny_model, root / "input/data/model")
-    (root / "input/data/model/tokenizer.json").unlink()
-    os.mkfifo(root / "input/data/model/tokenizer.json")  # nobody writes: however fast it is, it does not get further
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time, types\n"
+        "find = lambda name, *more: time.sleep(600) if name == 'trl' else None\n"
+        "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=find))\n"
+    )
     with (tmp_path / "log").open("ab") as log:
-        environment = os.environ | {"SM_ML_ROOT": str(root)}
+        environment = os.environ | {"SM_ML_ROOT": str(root), "PYTHONPATH": str(tmp_path)}
         process = subprocess.Popen([sys.executable, str(ENTRY)], env=environment, stdout=log, stderr=log)
     until(lambda: bool(children(process.pid)), seconds=60)
     child = Path(f"/proc/{children(process.pid)[0]}/maps")
