@@ -114,7 +114,7 @@ def test_a_random_walk_that_begins_a_call_ends_in_valid_calls(written_by: tuple[
 
 
 def test_a_call_that_would_grow_too_long_is_closed(written_by: tuple[str, ChatTemplate, Grammar]) -> None:
-    """A value that repeats itself, and one cut where arguments are still missing: valid calls of `limit` tokens at most."""
+    """A value that repeats itself: a valid call of `limit` tokens at most; what needs no end stays as it is."""
     _, template, grammar = written_by
     call = {"name": "get_weather", "arguments": {"city": "Rome " * 90}}
     ids = template.tokenize(template.answer_text(message([call])))

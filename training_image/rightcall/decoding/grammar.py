@@ -104,16 +104,13 @@ class Grammar:
         Raises:
             DataError: as in `constraint`.
         """
-        constraint = self.constraint(tools, choice)
-        for token in ids:
-            constraint.accept(token)
-        if len(ids) < limit or constraint.may_end():
+        if len(ids) < limit:
             return list(ids)
-        for kept in range(limit - 1, -1, -1):
+        for kept in range(limit, -1, -1):
             constraint = self.constraint(tools, choice)
             for token in ids[:kept]:
                 constraint.accept(token)
-            if constraint.may_end():  # the call begins behind here
+            if constraint.may_end():  # it ends here as it is, or the call begins behind
                 break
             if (end := self._shortest_end(constraint, limit - kept)) is not None:
                 return [*ids[:kept], *end]

@@ -108,7 +108,7 @@ def tree_forward(
 
 def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
     head: Any = model.get_output_embeddings()
-    if _is_frozen(head) and hidden.device.type == "cpu":
+    if hidden.requires_grad and hidden.device.type == "cpu" and _is_frozen(head):
         return list(_FrozenHead.apply(hidden, head.weight, targets))
     parts = []
     for some, wanted in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
@@ -140,15 +140,9 @@ class _FrozenHead(torch.autograd.Function):
         parts = []
         with torch.autocast(hidden.device.type, enabled=False):
             for some, wanted in zip(hidden.split(CACHED_ROWS), targets.split(CACHED_ROWS), strict=True):
-                logits = some.to(weight.dtype) @ weight.T
-                logits = logits.float()
-                lse = logits.logsumexp(-1)
-                log_probs, mean = logits.gather(-1, wanted[:, None])[:, 0] - lse, logits.mean(-1)
-                hit = logits.argmax(-1) == wanted
-                probs = torch.exp(logits - lse[:, None])
-                entropy, log_sum_sq = lse - (logits.mul_(probs)).sum(-1), probs.square().sum(-1).log()
-                slope = weight[wanted] - probs.to(weight.dtype) @ weight
-                parts.append((log_probs, entropy, log_sum_sq, mean, hit, slope))
+                logits = (some.to(weight.dtype) @ weight.T).float()
+                slope = weight[wanted] - logits.softmax(-1).to(weight.dtype) @ weight
+                parts.append((*_fields(logits, wanted), slope))
         *fields, slopes = (torch.cat(values) for values in zip(*parts, strict=True))
         ctx.save_for_backward(slopes)
         ctx.dtype = hidden.dtype
@@ -162,14 +156,18 @@ class _FrozenHead(torch.autograd.Function):
 
 
 def _score(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`_fields` of each target, which the hidden state before it predicts."""
+    # bf16 logits are off by up to 0.06; on a CPU the few answer rows cost next to nothing in fp32
+    with torch.autocast(hidden.device.type, enabled=hidden.device.type != "cpu"):
+        logits = head(hidden.to(head.weight.dtype)).float()
+    return _fields(logits, targets)
+
+
+def _fields(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Per target (log-probability, entropy, log of the sum of squared probabilities, mean logit, hit).
 
     All but the first are what TRL logs or weighs by.
     """
-    weight = head.weight
-    # bf16 logits are off by up to 0.06; on a CPU the few answer rows cost next to nothing in fp32
-    with torch.autocast(hidden.device.type, enabled=hidden.device.type != "cpu"):
-        logits = head(hidden.to(weight.dtype)).float()
     normaliser = logits.logsumexp(-1)
     log_probs = logits.gather(-1, targets[:, None])[:, 0] - normaliser
     with torch.no_grad():

@@ -59,6 +59,11 @@ class Clustered:
         with np.errstate(invalid="ignore"):
             return np.asarray(self.sums.sum(0) / self.n)
 
+    @property
+    def conversations(self) -> Floats:
+        """Per metric, those with a step that it asks about."""
+        return np.asarray((self.asked > 0).sum(0), float)
+
     def draws(self, samples: int, seed: int) -> Floats:
         """(samples, metrics): each metric on as many conversations drawn with replacement; NaN where none of them is asked."""
         size = len(self.sums)
@@ -72,7 +77,7 @@ class Clustered:
 
     def effective_n(self, draws: Floats, varied: NDArray[np.bool_]) -> Floats:
         """Steps that count, per metric: n / design effect, never more than n, never fewer than the conversations asked."""
-        n, conversations = self.n, (self.asked > 0).sum(0).astype(float)
+        n, conversations = self.n, self.conversations
         if not varied.any():
             return conversations
         first = int(np.flatnonzero(varied)[0])
@@ -86,11 +91,10 @@ class Clustered:
 def shares(names: Sequence[str], data: Clustered, *, confidence: float, samples: int, seed: int) -> dict[str, Metric]:
     """A share of the steps with its interval, for every metric that asks about any step."""
     hits, n = data.sums.sum(0), data.n
-    conversations = (data.asked > 0).sum(0).astype(float)
-    few = conversations < FEW_CONVERSATIONS
+    few = data.conversations < FEW_CONVERSATIONS
     varied = (np.minimum(hits, n - hits) >= FEW_HITS) & ~few
     draws = data.draws(samples, seed)
-    effective = np.where(few, conversations, data.effective_n(draws, varied))
+    effective = np.where(few, data.conversations, data.effective_n(draws, varied))
     found = {}
     for index, name in enumerate(names):
         if not n[index]:
