@@ -134,6 +134,7 @@ def main() -> int:
             os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGALRM, too_slow)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # whoever started this may ignore it, and the child would inherit that
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:

@@ -200,7 +200,10 @@ def test_the_whole_program_stops_dies_and_resumes_as_promised(tiny_model: Path, 
 
 
 def test_a_program_that_has_not_trained_yet_stops_at_once(tiny_model: Path, tmp_path: Path) -> None:
-    """While it imports its libraries, for half a minute on a busy machine (here for as long as it may), there is nothing to save."""
+    """While it imports its libraries, for half a minute on a busy machine (here for as long as it may), there is nothing to save.
+
+    Whoever starts it may ignore the signal that ends it: a process inherits that.
+    """
     root = make_root(tmp_path / "job", tiny_model, "sft", sft={"max_steps": 1})
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, time, types\n"
@@ -209,7 +212,9 @@ def test_a_program_that_has_not_trained_yet_stops_at_once(tiny_model: Path, tmp_
     )
     with (tmp_path / "log").open("ab") as log:
         environment = os.environ | {"SM_ML_ROOT": str(root), "PYTHONPATH": str(tmp_path)}
+        before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         process = subprocess.Popen([sys.executable, str(ENTRY)], env=environment, stdout=log, stderr=log)
+        signal.signal(signal.SIGUSR1, before)
     until(lambda: bool(children(process.pid)), seconds=60)
     child = Path(f"/proc/{children(process.pid)[0]}/maps")
     until(lambda: "libtorch" in child.read_text(), seconds=60)
