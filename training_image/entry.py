@@ -125,16 +125,14 @@ def main() -> int:
         where.stop_flag.touch()
         signal.alarm(GRACE_SECONDS)
         if child and start and not start.torchrun:
-            os.kill(
-                child, signal.SIGUSR1
-            )  # ends it at once, or once it has something to save: rightcall/job/stopping.py
+            os.kill(child, signal.SIGUSR1)  # ends it, or once it has something to save: rightcall/job/stopping.py
 
     def too_slow(number: int, frame: FrameType | None) -> None:
         if child:
             os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGALRM, too_slow)
-    signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # whoever started this may ignore it, and the child would inherit that
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # a child inherits that it is ignored
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:

@@ -113,17 +113,22 @@ def test_a_random_walk_that_begins_a_call_ends_in_valid_calls(written_by: tuple[
     assert called == {each["function"]["name"] for each in TOOLS}
 
 
-def test_a_call_that_would_grow_too_long_is_closed(written_by: tuple[str, ChatTemplate, Grammar]) -> None:
+@pytest.mark.parametrize("repeating", [
+    call("get_weather", city="Rome " * 200),
+    call("book_table", note="Rome " * 200, guests=1, when={"at": 8}),  # cut before what the schema asks for
+])  # fmt: skip
+def test_a_call_that_would_grow_too_long_is_closed(
+    written_by: tuple[str, ChatTemplate, Grammar], repeating: dict[str, Any]
+) -> None:
     """A value that repeats itself: a valid call of `limit` tokens at most; what needs no end stays as it is."""
     _, template, grammar = written_by
-    call = {"name": "get_weather", "arguments": {"city": "Rome " * 90}}
-    ids = template.tokenize(template.answer_text(message([call])))
+    ids = template.tokenize(template.answer_text(message([repeating])))
     limit = len(ids) // 2
     found = grammar.close(ids[:limit], TOOLS, limit)
     assert len(found) <= limit
-    assert found[: limit - 25] == ids[: limit - 25]
+    assert found[: limit // 2] == ids[: limit // 2]
     (closed,) = parse(template.decode(found)).calls
-    assert closed["arguments"]["city"].startswith("Rome Rome ")
+    assert "Rome Rome " in next(iter(closed["arguments"].values()))
     assert validate_call(closed, TOOLS) == []
     whole = template.tokenize(template.answer_text(message(CALLS["unicode"])))
     assert grammar.close(whole, TOOLS, len(whole)) == whole

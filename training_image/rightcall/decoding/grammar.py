@@ -29,7 +29,7 @@ from llguidance import LLMatcher, LLParserLimits
 from numpy.typing import NDArray
 
 from rightcall.chat.template import ChatTemplate, Tools
-from rightcall.decoding.grammar_arguments import ArgumentRules, Json, Mode, literal
+from rightcall.decoding.grammar_arguments import ArgumentRules, Json, Mode, literal, only_needed
 from rightcall.decoding.grammar_dialect import find_dialect
 from rightcall.decoding.grammar_text import before_terminal, text_terminal
 from rightcall.decoding.grammar_tokens import engine_tokenizer, token_bytes
@@ -98,29 +98,32 @@ class Grammar:
     def close(self, ids: Sequence[int], tools: Tools, limit: int, choice: Choice | str = "auto") -> list[int]:
         """An answer that reached `limit` inside a call, with that call brought to its end; any other as it is.
 
-        So many of its last tokens are replaced as its shortest end needs: a model that repeats itself in a value would
-        else leave a call that nobody can read.
+        So many of its last tokens are replaced as the end needs: a model that repeats itself in a value would else leave a
+        call that nobody can read. Where even a whole call of this tool has no room, the answer stays as it is.
 
         Raises:
             DataError: as in `constraint`.
         """
         if len(ids) < limit:
             return list(ids)
-        for kept in range(limit, -1, -1):
-            constraint = self.constraint(tools, choice)
-            for token in ids[:kept]:
-                constraint.accept(token)
-            if constraint.may_end():  # it ends here as it is, or the call begins behind
+        written = b"".join(self._bytes[token] for token in ids).decode("utf-8", "ignore")
+        matcher = self._matcher(only_needed(list(tools or ()), written), choice).deep_copy()
+        kept = list(ids[: matcher.try_consume_tokens(list(ids))])
+        constraint = ToolConstraint(matcher, self._eos_ids, self._size)
+        while not constraint.may_end():  # else it ends here as it is, or the call begins behind
+            if (end := self._end(constraint.copy(), limit - len(kept))) is not None:
+                return [*kept, *end]
+            if not kept:
                 break
-            if (end := self._shortest_end(constraint, limit - kept)) is not None:
-                return [*ids[:kept], *end]
+            kept.pop()
+            constraint.take_back()
         return list(ids)
 
-    def _shortest_end(self, constraint: ToolConstraint, room: int) -> list[int] | None:
+    def _end(self, constraint: ToolConstraint, room: int) -> list[int] | None:
         """Tokens that end the answer, None where more than `room` would be needed.
 
         A quotation mark ends a text value, where a letter could go on; elsewhere a bracket ends most, and what is left is what
-        the schema asks for: of its spellings the one with the fewest tokens.
+        the schema asks for, in long tokens.
         """
         end: list[int] = []
         while not constraint.may_end():
@@ -234,6 +237,14 @@ class ToolConstraint:
         allowed = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
         allowed[self._eos_ids] = self._matcher.is_accepting()
         return allowed
+
+    def copy(self) -> ToolConstraint:
+        return ToolConstraint(self._matcher.deep_copy(), self._eos_ids, self._size)
+
+    def take_back(self) -> None:
+        """The answer without its last token, which ended nothing."""
+        self._matcher.rollback(1)
+        _refuse_broken(self._matcher)
 
     def may_end(self) -> bool:
         return bool(self._matcher.is_accepting())

@@ -52,6 +52,26 @@ def closed(schema: Any) -> Any:
     return {**found, **_beyond(found)} if found else any_value()
 
 
+def only_needed(schema: Any, written: str) -> Any:
+    """The schema, or whatever holds it, without optional properties whose names are not in what is written so far."""
+    if isinstance(schema, list):
+        return [only_needed(item, written) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    needed = schema.get("required") or ()
+    found: Json = {}
+    for key, value in schema.items():
+        if key in _MAPS and isinstance(value, dict):
+            found[key] = {name: only_needed(item, written) for name, item in value.items()}
+        else:
+            found[key] = only_needed(value, written)
+    if isinstance(properties := found.get("properties"), dict):
+        for name in list(properties):
+            if name not in needed and json.dumps(name, ensure_ascii=False) not in written:
+                del properties[name]
+    return found
+
+
 def _beyond(schema: Json) -> Json:
     types = schema.get("type", ())
     types = {types} if isinstance(types, str) else set(types)
