@@ -54,11 +54,11 @@ class Progress:
     ) -> None:
         self.title, self.logger, self.on_metrics = title, logger, on_metrics
         self._latest: dict[str, Any] = {}
-        self._last_step = 0
+        self._last_step = -1  # a probe before the first step has step 0
         self._untold: list[str] = []
         self._error_lines = 0
         self._told_at = 0.0
-        self._told_step = 0
+        self._told_step = -1
         self._artifact: UUID | None = None
         self._artifact_works = TaskRunContext.get() is not None
 
@@ -124,7 +124,7 @@ def progress_line(metrics: dict[str, Any]) -> str:
     """ "step 12/40, loss 2.310, 236 tokens/s, 3.2 min left"; what is missing is left out."""
     parts = [f"step {metrics.get('step')}/{metrics.get('total_steps', '?')}"]
     for name, text in (("loss", "loss {:.4f}"), ("rewards_accuracy", "pairs right {:.2f}"), ("margin", "margin {:.3f}"),
-                       ("tokens_per_second", "{:,.0f} tokens/s")):  # fmt: skip
+                       ("probe_right", "probe right {:.2f}"), ("tokens_per_second", "{:,.0f} tokens/s")):  # fmt: skip
         if isinstance(metrics.get(name), int | float):
             parts.append(text.format(metrics[name]))
     if isinstance(metrics.get("eta_seconds"), int | float):

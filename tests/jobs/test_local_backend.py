@@ -227,3 +227,7 @@ def test_progress_is_described_with_what_is_known() -> None:
     line = {"step": 12, "total_steps": 40, "loss": 2.3104, "tokens_per_second": 1236.4, "eta_seconds": 192}
     assert progress_line(line) == "step 12/40, loss 2.3104, 1,236 tokens/s, 3.2 min left"
     assert progress_line({"step": 1}) == "step 1/?"
+    assert (
+        progress_line({"step": 0, "total_steps": 40, "probe_n": 32, "probe_right": 0.25})
+        == "step 0/40, probe right 0.25"
+    )
