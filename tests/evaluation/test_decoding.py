@@ -159,6 +159,26 @@ def test_nested_equal_single_and_strange_prompts(llama: Any, decoder: Decoder, p
     assert answers == [alone(llama, prompt, 12) for prompt in prompts]
 
 
+def test_weights_are_cast_once_to_what_autocast_makes_of_them(llama: Any, decoder: Decoder) -> None:
+    weights = dict(llama.named_parameters())
+    inner = llama.get_decoder()
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected = inner(torch.tensor([STEM])).last_hidden_state
+        with decoder.autocast(low_precision=True):
+            assert {layer.weight.dtype for layer in inner.modules() if isinstance(layer, torch.nn.Linear)} == {
+                torch.bfloat16
+            }
+            assert torch.equal(inner(torch.tensor([STEM])).last_hidden_state, expected)
+        with decoder.autocast(low_precision=False):
+            assert {parameter.dtype for parameter in llama.parameters()} == {torch.float32}
+    with pytest.raises(KeyboardInterrupt), decoder.autocast(low_precision=True):
+        raise KeyboardInterrupt
+    after = dict(llama.named_parameters())
+    assert weights.keys() == after.keys()
+    assert all(after[name] is weight for name, weight in weights.items())
+
+
 def test_no_prompts_no_answers(decoder: Decoder) -> None:
     assert decoder.decode([], max_new_tokens=4) == []
 

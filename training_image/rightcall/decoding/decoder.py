@@ -135,8 +135,25 @@ class Decoder:
         finally:
             self.model.set_attn_implementation(usual)
 
-    def autocast(self, low_precision: bool) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low_precision)
+    @contextlib.contextmanager
+    def autocast(self, low_precision: bool) -> Iterator[None]:
+        """bf16 products. The weights are cast once: without gradients autocast casts all of them again for every token."""
+        layers = [
+            layer
+            for layer in self.model.get_decoder().modules()
+            # a weight that is shared out or quantised is of another type
+            if isinstance(layer, torch.nn.Linear) and type(layer.weight) is torch.nn.Parameter and low_precision
+        ]
+        weights = [layer.weight for layer in layers]
+        try:
+            for layer, weight in zip(layers, weights, strict=True):
+                if weight.dtype == torch.float32 and weight.numel():
+                    layer.weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low_precision):
+                yield
+        finally:
+            for layer, weight in zip(layers, weights, strict=True):
+                layer.weight = weight
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
