@@ -35,7 +35,7 @@ LAUGHS_TWICE = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, x:
 MERGED_LAUGHS = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}\n" for n in range(30))
 
 
-BFCL = ROOT / "recipes" / "smollm2-135m" / "bfcl.yaml"  # sources of every kind, and both trainings
+BFCL = ROOT / "recipes" / "smollm2-135m" / "bfcl-choice.yaml"  # sources of every kind, and both trainings
 
 
 def complaint(*overrides: str, path: Path | None = None) -> str:
