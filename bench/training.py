@@ -125,6 +125,9 @@ def ours(model_folder: Path, rows: list[dict[str, Any]], steps: int, max_length:
     changes = [
         f"sft.max_steps={steps}", f"sft.per_device_train_batch_size={BATCH}", f"sft.gradient_accumulation_steps={ACCUMULATION}",
         f"sft.max_length={max_length}", "sft.learning_rate=5e-5", "sft.method=spectrum",
+        # not what the quickstart asks for
+        "model.chat_template=chatml-tools", "sft.frozen_layers=0", "sft.warmup_steps=0", "sft.first_token_weight=1",
+        "sft.behaviour_weights={}",
         f"compute.threads={os.environ['OMP_NUM_THREADS']}",
     ]  # fmt: skip
     recipe = load_recipe(None, changes).model_dump(mode="json", by_alias=True)
