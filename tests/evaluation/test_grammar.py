@@ -136,6 +136,18 @@ def test_a_call_that_would_grow_too_long_is_closed(
     assert grammar.close(text[:3], TOOLS, 3) == text[:3]
 
 
+def test_a_further_call_without_room_is_left_out(written_by: tuple[str, ChatTemplate, Grammar]) -> None:
+    name, template, grammar = written_by
+    if name in ONE_CALL_ONLY:
+        return
+    one, two = (
+        template.tokenize(template.answer_text(message([call("get_weather", city="Rome")] * n))) for n in (1, 2)
+    )
+    limit = len(one) + (len(two) - len(one)) // 2
+    found = parse(template.decode(grammar.close(two[:limit], TOOLS, limit)))
+    assert found.calls == [{"name": "get_weather", "arguments": {"city": "Rome"}}]
+
+
 @pytest.mark.parametrize(("wrong", "right"), [  # a call, and as much of its text as is right
     (call("get_weather", city="x", unit="kelvin"), '"unit": "'),
     (call("got_weather", city="x"), '"name": "g'),

@@ -99,7 +99,8 @@ class Grammar:
         """An answer that reached `limit` inside a call, with that call brought to its end; any other as it is.
 
         So many of its last tokens are replaced as the end needs: a model that repeats itself in a value would else leave a
-        call that nobody can read. Where even a whole call of this tool has no room, the answer stays as it is.
+        call that nobody can read. A further call that has no room is left out; where the only one has none, the answer
+        stays as it is.
 
         Raises:
             DataError: as in `constraint`.
@@ -117,6 +118,8 @@ class Grammar:
                 break
             kept.pop()
             constraint.take_back()
+        if 0 < len(kept) < len(ids) and self.first_violation(kept, tools, "required") is None:
+            return kept  # whole calls, and the beginning of one more
         return list(ids)
 
     def _end(self, constraint: ToolConstraint, room: int) -> list[int] | None:
