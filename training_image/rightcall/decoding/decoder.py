@@ -141,14 +141,12 @@ class Decoder:
         layers = [
             layer
             for layer in self.model.get_decoder().modules()
-            # a weight that is shared out or quantised is of another type
-            if isinstance(layer, torch.nn.Linear) and type(layer.weight) is torch.nn.Parameter and low_precision
+            if low_precision and isinstance(layer, torch.nn.Linear) and _is_whole_float32(layer.weight)
         ]
         weights = [layer.weight for layer in layers]
         try:
             for layer, weight in zip(layers, weights, strict=True):
-                if weight.dtype == torch.float32 and weight.numel():
-                    layer.weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+                layer.weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low_precision):
                 yield
         finally:
@@ -185,6 +183,11 @@ class Decoder:
             )
             return False
         return True
+
+
+def _is_whole_float32(weight: torch.Tensor) -> bool:
+    """Neither quantised nor shared out among processes: those are of another type, or empty here."""
+    return type(weight) is torch.nn.Parameter and weight.dtype == torch.float32 and weight.numel() > 0
 
 
 class _Trees:

@@ -105,13 +105,13 @@ class Grammar:
         Raises:
             DataError: as in `constraint`.
         """
-        if len(ids) < limit:
+        if len(ids) < limit or self.first_violation(ids, tools, choice) is None:
             return list(ids)
         written = b"".join(self._bytes[token] for token in ids).decode("utf-8", "ignore")
         matcher = self._matcher(only_needed(list(tools or ()), written), choice).deep_copy()
         kept = list(ids[: matcher.try_consume_tokens(list(ids))])
         constraint = ToolConstraint(matcher, self._eos_ids, self._size)
-        while not constraint.may_end():  # else it ends here as it is, or the call begins behind
+        while not constraint.may_end():
             if (end := self._end(constraint.copy(), limit - len(kept))) is not None:
                 return [*kept, *end]
             if not kept:
