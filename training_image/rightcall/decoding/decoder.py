@@ -23,7 +23,7 @@ from rightcall.decoding.plain import decode_plainly
 from rightcall.decoding.tree_store import IMPLEMENTATION, TreeStore
 from rightcall.errors import ScoringError
 from rightcall.likelihood.prefix_tree import PrefixTree, group
-from rightcall.likelihood.scorer import Scorer
+from rightcall.likelihood.scorer import Scorer, is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,10 @@ class Decoder:
         layers = [
             layer
             for layer in self.model.get_decoder().modules()
-            if low_precision and isinstance(layer, torch.nn.Linear) and _is_whole_float32(layer.weight)
+            if low_precision
+            and isinstance(layer, torch.nn.Linear)
+            and layer.weight.dtype == torch.float32
+            and is_whole(layer)
         ]
         weights = [layer.weight for layer in layers]
         try:
@@ -183,11 +186,6 @@ class Decoder:
             )
             return False
         return True
-
-
-def _is_whole_float32(weight: torch.Tensor) -> bool:
-    """Neither quantised nor shared out among processes: those are of another type, or empty here."""
-    return type(weight) is torch.nn.Parameter and weight.dtype == torch.float32 and weight.numel() > 0
 
 
 class _Trees:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from rightcall.likelihood.prefix_tree import PrefixTree
+from rightcall.likelihood.scorer import is_whole
 from rightcall.likelihood.tree_attention import IMPLEMENTATION, cut
 
 HEAD_ROWS = 512  # positions whose logits are held at once while training: 512 × 150,000 × 4 bytes = 300 MiB
@@ -120,10 +121,10 @@ def _through_head(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.T
 
 
 def _is_frozen(head: Any) -> bool:
-    """And whole: of weights that processes share (ZeRO-3, FSDP) only the module's own forward sees all."""
+    """And whole: else only the module's own forward sees all of its weights."""
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
         return False
-    return type(head.weight) is torch.nn.Parameter and head.weight.shape == (head.out_features, head.in_features)
+    return is_whole(head)
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -19,6 +19,11 @@ LOGIT_ROWS = 256  # rows of logits held at once: 256 × 150,000 vocabulary × 4 
 PROBE_TOLERANCE = 1e-3
 
 
+def is_whole(layer: torch.nn.Linear) -> bool:
+    """Weights that processes share (ZeRO-3, FSDP) or that are quantised are of another type, or of another shape here."""
+    return type(layer.weight) is torch.nn.Parameter and layer.weight.shape == (layer.out_features, layer.in_features)
+
+
 class Scorer:
     """A model in eval mode, and whether it may be fed prefix trees."""
 
