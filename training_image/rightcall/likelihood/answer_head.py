@@ -20,7 +20,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from rightcall.likelihood.prefix_tree import PrefixTree
 from rightcall.likelihood.scorer import is_whole
-from rightcall.likelihood.tree_attention import IMPLEMENTATION, cut
+from rightcall.likelihood.tree_attention import IMPLEMENTATION, computed_dtype, cut
 
 HEAD_ROWS = 512  # positions whose logits are held at once while training: 512 × 150,000 × 4 bytes = 300 MiB
 CACHED_ROWS = 128  # the same where a gradient is computed at once: what a CPU's cache can still hold
@@ -139,10 +139,11 @@ class _FrozenHead(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         parts = []
+        rows = weight.to(computed_dtype(weight))  # logits want float32; a gradient is no more exact than autocast's others
         with torch.autocast(hidden.device.type, enabled=False):
             for some, wanted in zip(hidden.split(CACHED_ROWS), targets.split(CACHED_ROWS), strict=True):
                 logits = (some.to(weight.dtype) @ weight.T).float()
-                slope = weight[wanted] - logits.softmax(-1).to(weight.dtype) @ weight
+                slope = weight[wanted] - logits.softmax(-1).to(rows.dtype) @ rows
                 parts.append((*_fields(logits, wanted), slope))
         *fields, slopes = (torch.cat(values) for values in zip(*parts, strict=True))
         ctx.save_for_backward(slopes)

@@ -63,24 +63,27 @@ def tree_attention(
 
     Query heads that share a key head are stacked as further queries, so that keys are never copied per head.
     """
-    _, heads, nodes, _ = query.shape
-    key_heads = key.shape[1]
+    heads, key_heads = query.shape[1], key.shape[1]
     shared = heads // key_heads
-    out = query.new_empty(1, nodes, heads, value.shape[-1])
-    for block in tree_blocks:
-        here = slice(block.start, block.stop)
-        stacked = query[:, :, here].reshape(1, key_heads, shared * (block.stop - block.start), -1)
-        keys, values = key[:, :, block.keys], value[:, :, block.keys]
-        bias = block.bias(shared, _attention_dtype(query))
-        seen = scaled_dot_product_attention(stacked, keys, values, attn_mask=bias, scale=scaling)
-        out[:, here] = seen.reshape(1, heads, block.stop - block.start, -1).transpose(1, 2)
-    return out, None
+    rows = [block.stop - block.start for block in tree_blocks]
+    seen = torch.cat([block.keys for block in tree_blocks])
+    # cut and joined in one go: the gradient of a slice is as large as what it was cut from
+    keys, values = (
+        part.index_select(2, seen).split([len(block.keys) for block in tree_blocks], 2) for part in (key, value)
+    )
+    out = []
+    for block, some, wanted, taken in zip(tree_blocks, query.split(rows, 2), keys, values, strict=True):
+        stacked = some.reshape(1, key_heads, shared * some.shape[2], -1)
+        bias = block.bias(shared, computed_dtype(query))
+        found = scaled_dot_product_attention(stacked, wanted, taken, attn_mask=bias, scale=scaling)
+        out.append(found.reshape(1, heads, some.shape[2], -1).transpose(1, 2))
+    return torch.cat(out, 1), None
 
 
-def _attention_dtype(query: torch.Tensor) -> torch.dtype:
-    """What autocast makes of the query."""
-    kind = query.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+def computed_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """What autocast makes of the tensor in a product."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 AttentionInterface.register(IMPLEMENTATION, tree_attention)
