@@ -139,7 +139,8 @@ class _FrozenHead(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         parts = []
-        rows = weight.to(computed_dtype(weight))  # logits want float32; a gradient is no more exact than autocast's others
+        # logits want float32; a gradient is as exact as autocast's others
+        rows = weight.to(computed_dtype(weight))
         with torch.autocast(hidden.device.type, enabled=False):
             for some, wanted in zip(hidden.split(CACHED_ROWS), targets.split(CACHED_ROWS), strict=True):
                 logits = (some.to(weight.dtype) @ weight.T).float()
