@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rightcall.evaluation.score import write_lines
 from rightcall.toolcalls.gold import best_pairs
+from rightcall.toolcalls.judging import judge_step
 from rightcall.toolcalls.schema import same_value, validate_call
-from rightcall.toolcalls.verifier import Judgement, compare, parse
+from rightcall.toolcalls.verifier import ERROR_KINDS, Judgement, compare, parse
+from tasks.results.files import read_json_lines
 
 
 def tool(properties: dict[str, Any], *required: str, name: str = "f") -> dict[str, Any]:
@@ -186,3 +190,36 @@ def test_pairs_have_the_smallest_sum_of_all() -> None:
         best = min(sum(costs[row][column] for row, column in zip(*choice, strict=True)) for choice in choices)
         assert sum(costs[row][column] for row, column in pairs) == best
     assert (best_pairs([]), best_pairs([[], []])) == ([], [])
+
+
+HOSTILE = (
+    "9" * 4000, "-" + "9" * 4000, "9" * 5000, "9" * 308, "1e308", "-1e308", "1e-320", "1e999", "NaN", "-Infinity", "0.1",
+    "18446744073709551617",
+    '"\ud800"', '"\\ud800"', '"\\udfff\\ud800"', '{"\\ud800": 1}', '"\\u0000"', '"' + "a" * 20_000 + '!"', '"' + "a, " * 10_000 + '"',
+    "[" * 31 + "]" * 31, "[" * 40 + "]" * 40, "[" * 5000, '{"k": ' * 31 + "1" + "}" * 31, "[" + "[1], " * 500 + "[1]]",
+    "null", "true", '""', "{}",
+)  # fmt: skip
+SCHEMAS = (
+    {}, {"type": "integer", "multipleOf": 7}, {"type": "number", "multipleOf": 0.01}, {"minimum": 0.5, "exclusiveMaximum": 10**30},
+    {"enum": [1, "a", None, [1]]}, {"const": True}, {"type": "string", "default": None, "pattern": "^[a-z]+$", "maxLength": 3},
+    {"type": "array", "uniqueItems": True, "items": {"type": "integer", "default": 1}}, {"contains": {"type": "null"}}, {"pattern": "("},
+    {"type": "object", "properties": {"k": {"default": 10**400}}, "patternProperties": {"(": {}}}, {"$ref": "#/properties/x"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=json.dumps)
+def test_no_value_that_a_model_writes_ends_a_run(schema: dict[str, Any], tmp_path: Path) -> None:
+    golds = (
+        {"tool_calls": [{"function": call(x=1)}]},
+        {"tool_calls": [{"function": call(x=1)}] * 2, "accepted": [{"x": ["a", [1], {"k": [1, ""]}, 0.1, ""]}, {}], "string_rule": "bfcl"},
+    )  # fmt: skip
+    lines = []
+    for gold, value in itertools.product(golds, HOSTILE):
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", **gold}]
+        step = {"messages": messages, "tools": [tool({"x": schema})], "behaviour": "tool_call"}
+        for text in (f'{{"name": "f", "arguments": {{"x": {value}}}}}', f"[f(x={value}), f(x={value})]"):
+            lines.append(judge_step(step, text))
+    write_lines(tmp_path / "written.jsonl", lines)
+    assert list(read_json_lines(tmp_path / "written.jsonl")) == json.loads(json.dumps(lines))
+    assert {line["error_kind"] for line in lines} <= {None, *ERROR_KINDS}
+    assert all(line["verdict"]["valid_call"] for line in lines if line["verdict"]["ok"])
