@@ -93,11 +93,11 @@ def main() -> int:
         say(f"we accept and they refuse {both[True, False]}, we refuse and they accept {both[False, True]}\n")
     kinds: Counter[tuple[str, str, str]] = Counter()
     examples: dict[tuple[str, str, str], tuple[str, str, str]] = {}
-    for our, their, case in zip(ours, theirs, shown, strict=True):
+    for our, their, seen in zip(ours, theirs, shown, strict=True):
         if bool(our) != bool(their):
-            kind = ("we refuse" if our else "we accept", our or their, case[1])
+            kind = ("we refuse" if our else "we accept", our or their, seen[1])
             kinds[kind] += 1
-            examples.setdefault(kind, case)
+            examples.setdefault(kind, seen)
     for kind, count in kinds.most_common():
         say(f"{count:6d}  {' | '.join(kind)}  e.g. {examples[kind][0]} {examples[kind][2]}\n")
     return 0

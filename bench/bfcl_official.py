@@ -16,8 +16,8 @@ models = ModuleType("bfcl_eval.constants.model_config")
 models.MODEL_CONFIG_MAPPING = defaultdict(lambda: SimpleNamespace(underscore_to_dot=False))  # type: ignore[attr-defined]
 sys.modules[models.__name__] = models
 
-from bfcl_eval.constants.enums import Language  # type: ignore[import-not-found]  # noqa: E402
-from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker  # type: ignore[import-not-found]  # noqa: E402
+from bfcl_eval.constants.enums import Language  # noqa: E402
+from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker  # noqa: E402
 
 for line in sys.stdin:
     case = json.loads(line)
