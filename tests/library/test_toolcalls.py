@@ -14,7 +14,7 @@ from tiny import TOOLS, call_message
 from rightcall.bfcl.phrases import EVALUATION, TRAINING
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
-from rightcall.toolcalls.schema import same_value, validate_call
+from rightcall.toolcalls.schema import validate_call
 from rightcall.toolcalls.verifier import ERROR_KINDS, Judgement, compare, parse
 from rightcall.toolcalls.words import guess_behaviour
 
@@ -268,6 +268,7 @@ def test_accepted_values_of_bfcl_allow_each_of_them_and_leaving_out() -> None:
     ]
     gold = {
         "name": "f",
+        "string_rule": "bfcl",
         "accepted": {
             "x": [5],
             "u": ["km", "kilometer", ""],
@@ -314,11 +315,6 @@ def test_without_gold_call_a_valid_call_will_do() -> None:
         compare(parse(TEXT), None, TOOLS)
 
 
-def test_a_call_that_equals_gold_is_right_even_where_gold_breaks_the_schema() -> None:
-    gold = called("book_table", city="Rome", people="four")
-    assert compare(parse(json.dumps(gold)), gold, TOOLS) == Judgement(True, False, True, True, True, None)
-
-
 @pytest.mark.parametrize(("call", "codes"), [
     (OTHER, []), (called("book_table", city="Rome", people=4.0), []), (called("fly"), ["hallucinated_tool"]),
     (called("book_table"), ["missing_argument"] * 2),
@@ -362,24 +358,3 @@ def test_a_number_too_large_to_divide_is_a_problem_and_no_crash() -> None:
     assert [
         problem.code for problem in validate_call(called("f", x=10**400), [tool("f", {"x": {"multipleOf": 0.5}})])
     ] == ["wrong_value"]
-
-
-def test_values_are_compared_as_a_reader_would() -> None:
-    for left, right in (
-        (5, 5.0),
-        ("New York, NY", "new york ny"),
-        ("it's", 'it"s'),
-        ([1, ["a b"]], [1.0, ["A-B"]]),
-        ({"a": 1}, {"a": 1.0}),
-    ):
-        assert same_value(left, right), (left, right)
-    for left, right in (
-        (True, 1),
-        ("5", 5),
-        ("-", "*"),
-        ([1, 2], [2, 1]),
-        ({"a": 1}, {"a": 1, "b": 2}),
-        (None, False),
-        ("", "a"),
-    ):
-        assert not same_value(left, right), (left, right)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from rightcall.bfcl import calls as bfcl_calls
-from rightcall.bfcl import derive, text
+from rightcall.bfcl import derive, text, training_rows
 from rightcall.bfcl import phrases as bfcl_phrases
+from rightcall.bfcl.situations import Situation, with_gold
 from rightcall.errors import DataError
 from rightcall.rows import canonical, snapshots, vocabulary
+from rightcall.rows.tool_schemas import normalise_tools
 
 CITIES = ["Oslo", "Rome", "Lima", "Cairo", "Quito", "Delhi", "Perth", "Turin"]
 
@@ -100,7 +102,7 @@ def test_every_row_is_canonical_already(derived: derive.Derived) -> None:
     for kind, made in (("sft", derived.sft), ("preference", derived.preference), ("choice", derived.choice)):
         assert made
         for row in made:
-            bare = {name: row[name] for name in snapshots.COLUMNS[kind] if name != "trained"}
+            bare = {name: row[name] for name in snapshots.COLUMNS[kind] if name in row}
             assert canonical.to_canonical(row, kind, row["source"], 1) == bare
         assert len({row["id"] for row in made}) == len(made)
 
@@ -125,6 +127,16 @@ def test_a_tool_call_row_takes_the_first_accepted_value_and_leaves_optional_argu
 ) -> None:
     calls = [call_of(r["messages"][-1]) for r in derived.sft if r["id"] == "bfcl-sft-simple_python_1"]
     assert calls == [{"name": "hotel.book", "arguments": {"city": "Rome", "nights": 3}}]
+
+
+@pytest.mark.parametrize(("question", "city"), [
+    ("A hotel in Roma, please.", "Roma"), ("A hotel in Rome or Roma.", "Rome"), ("A hotel there, please.", "Rome"),
+])  # fmt: skip
+def test_a_tool_call_row_takes_the_accepted_text_that_stands_in_the_question(question: str, city: str) -> None:
+    case = Situation("x", "simple_python", question, normalise_tools([HOTEL]), "cannot_answer")
+    called = with_gold(case, {"hotel.book": {"city": ["Rome", "", "Roma"], "nights": [1]}})
+    assert called is not None
+    assert training_rows.as_asked(called).call == {"name": "hotel.book", "arguments": {"city": city, "nights": 1}}
 
 
 def test_a_request_for_info_row_lost_a_value_and_asks_for_it(derived: derive.Derived) -> None:

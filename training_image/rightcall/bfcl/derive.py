@@ -167,4 +167,5 @@ def _item(situation: Situation, group: str, material: Material) -> Json:
         "tools": situation.tools,
         "answers": answers,
         "correct_answer": situation.behaviour,
+        **({"accepted": situation.accepted, "string_rule": "bfcl"} if situation.behaviour == "tool_call" else {}),
     }

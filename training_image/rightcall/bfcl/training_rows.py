@@ -132,12 +132,35 @@ def sft_rows(
 ) -> list[Json]:
     material = _material(by_behaviour, seed)
     rows = [
-        _sft(situation, answer(situation, situation.behaviour, material, "sft"))
+        _sft(situation, answer(as_asked(situation), situation.behaviour, material, "sft"))
         for behaviour in _BEHAVIOURS
         for situation in by_behaviour[behaviour]
     ]
     rows += [_sft(situation, _message(calls)) for situation, calls in parallel]
     return shuffled(rows, seed, "sft")
+
+
+def as_asked(situation: Situation) -> Situation:
+    """Of the texts that are accepted for an argument, the one that stands in the question: a model can only copy that."""
+    if situation.behaviour != "tool_call" or situation.call is None:
+        return situation
+    call = situation.call
+    parameters = tool_named(situation.tools, call["name"])["function"]["parameters"]
+    arguments = {
+        name: _as_asked(value, situation.accepted.get(name), situation.question)
+        for name, value in call["arguments"].items()
+    }
+    return (
+        replace(situation, call={**call, "arguments": arguments})
+        if bfcl_calls.satisfies(arguments, parameters)
+        else situation
+    )
+
+
+def _as_asked(value: Any, accepted: Any, question: str) -> Any:
+    if not isinstance(value, str) or value in question or not isinstance(accepted, list):
+        return value
+    return next((text for text in accepted if isinstance(text, str) and text and text in question), value)
 
 
 def _material(by_behaviour: dict[str, list[Situation]], seed: int) -> Material:

@@ -2,7 +2,7 @@
 
 item  {"question": "Weather in Rome?", "answers": {…}, "correct_answer": "tool_call"}
 step  {"id": …, "conversation": …, "behaviour": "tool_call", "tools": […],
-       "messages": [{"role": "user", "content": "Weather in Rome?"}, the gold answer as a message]}
+       "messages": [{"role": "user", "content": "Weather in Rome?"}, the gold answer as a message, with what the item accepts]}
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def step_of_item(row: Row) -> Row:
     gold = row["correct_answer"]
     try:
         answer = answer_message(row, gold)
+        if gold == "tool_call":
+            answer |= {"accepted": [row.get("accepted") or {}], "string_rule": row.get("string_rule") or "plain"}
     except DataError as err:
         raise ScoringError(f"item {row['id']!r} cannot be scored: {err}") from err
     return {

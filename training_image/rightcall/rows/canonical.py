@@ -5,6 +5,9 @@ sft:        {"id", "source", "messages": […, {"role": "assistant", "content": 
 preference: {"id", "source", "prompt": […], "tools": […], "chosen": {…}, "rejected": {…}, "behaviour", "rejected_kind"}
 choice:     {"id", "source", "question", "tools": […], "answers": {behaviour: text}, "correct_answer"},
             and "raw_tools": [text, …] where the file writes the tools as text that the canonical form would change
+
+What else a right call may hold: "accepted": [{argument: [value, …]}, …] of an assistant's message, an object for each of
+its calls, or "accepted": {argument: [value, …]} of a choice row, and there "string_rule" (see `toolcalls.gold`).
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from rightcall.errors import DataError
 from rightcall.rows import when2call
 from rightcall.rows.lines import naming_the_line, reject_constant
 from rightcall.rows.snapshots import COLUMNS, RAW_TOOLS
 from rightcall.rows.tool_schemas import normalise_tools
-from rightcall.rows.vocabulary import BEHAVIOURS, REJECTED_KINDS, Row, RowKind
+from rightcall.rows.vocabulary import BEHAVIOURS, REJECTED_KINDS, Row, RowKind, StringRule
 
 _ROLES = {
     "system": "system",
@@ -109,12 +112,32 @@ def _choice(record: Row) -> Row:
                 reason=f"missing_field:answers.{name}",
             )
     texts = {n: a if isinstance(a := answers[n], str) else json.dumps(a, ensure_ascii=False) for n in BEHAVIOURS}
-    return {
+    row = {
         "question": question,
         "tools": normalise_tools(record.get("tools")),
         "answers": texts,
         "correct_answer": _behaviour(record["correct_answer"]),
     }
+    if record.get("accepted"):
+        row["accepted"] = _accepted(record["accepted"])
+    if record.get("string_rule"):
+        row["string_rule"] = _string_rule(record["string_rule"])
+    return row
+
+
+def _accepted(raw: Any) -> Row:
+    if not isinstance(raw, dict) or not all(isinstance(values, list) for values in raw.values()):
+        raise DataError(
+            f"accepted is {str(raw)[:80]!r}; give an object with a list of values for each argument",
+            reason="bad_accepted",
+        )
+    return raw
+
+
+def _string_rule(raw: Any) -> str:
+    if raw not in get_args(StringRule):
+        raise DataError(f"string_rule is {raw!r}; one of {', '.join(get_args(StringRule))}", reason="bad_accepted")
+    return str(raw)
 
 
 _CANONICAL: dict[RowKind, Callable[[Row], Row]] = {"sft": _sft, "preference": _preference, "choice": _choice}
@@ -171,11 +194,22 @@ def _message(raw: Any) -> Row:
                 reason="bad_arguments",
             )
         message["tool_calls"] = [_call(call, index) for index, call in enumerate(raw["tool_calls"])]
+    if raw.get("accepted"):
+        message["accepted"] = _accepted_of_calls(raw["accepted"], len(message.get("tool_calls", ())))
     if role == "tool":
         message |= {name: str(raw[name]) for name in ("tool_call_id", "name") if raw.get(name) is not None}
     elif not message["content"] and "tool_calls" not in message:
         raise DataError(f"the {role!r}'s message is empty; drop the row or fill it", reason="bad_content")
     return message
+
+
+def _accepted_of_calls(raw: Any, calls: int) -> list[Row]:
+    if not isinstance(raw, list) or len(raw) != calls:
+        raise DataError(
+            f"accepted is {str(raw)[:80]!r} beside {calls} calls; give a list with an object for each call",
+            reason="bad_accepted",
+        )
+    return [_accepted(of_call) for of_call in raw]
 
 
 def _content(raw: Any) -> str:

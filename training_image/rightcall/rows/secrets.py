@@ -65,7 +65,9 @@ def redact_record(record: dict[str, Any], found: Counter[str]) -> dict[str, Any]
 
 
 def _field(name: Any, value: Any, found: Counter[str]) -> Any:
-    """A value that its name makes a secret, as in {"password": "…"}."""
+    """A value that its name makes a secret, as in {"password": "…"}, or several of them in a list."""
+    if isinstance(value, list):
+        return [_field(name, each, found) for each in value]
     if isinstance(value, str) and value:
         if name == "arguments" and (written := _json_object(value)) is not None:
             clean = redact(written, found)  # as text a number's placeholder would have no quotes

@@ -13,13 +13,16 @@ from rightcall.rows.vocabulary import Row, RowKind
 COLUMNS: dict[RowKind, tuple[str, ...]] = {
     "sft": ("id", "source", "behaviour", "messages", "tools", "trained"),
     "preference": ("id", "source", "behaviour", "rejected_kind", "prompt", "tools", "chosen", "rejected"),
-    "choice": ("id", "source", "question", "tools", "answers", "correct_answer"),
+    "choice": ("id", "source", "question", "tools", "answers", "correct_answer", "accepted", "string_rule"),
     "step": ("id", "source", "behaviour", "conversation", "group", "situation", "messages", "tools"),
     "conversation": ("id", "source", "group", "situation", "side", "messages", "tools", "trained"),
 }
 # Unlike structs in one Arrow column are unified with null keys, which corrupts every tool schema: these are JSON text.
-JSON_COLUMNS = frozenset({"messages", "tools", "prompt", "chosen", "rejected", "answers", "raw_tools", "trained"})
-MAY_BE_MISSING = {"trained": None, "situation": ""}  # of a row, and what its column then holds
+JSON_COLUMNS = frozenset(
+    {"messages", "tools", "prompt", "chosen", "rejected", "answers", "raw_tools", "trained", "accepted"}
+)
+# of a row, and what its column then holds
+MAY_BE_MISSING = {"trained": None, "situation": "", "accepted": None, "string_rule": ""}
 RAW_TOOLS = "raw_tools"  # of an item: the one column that may be empty, or missing
 BATCH_ROWS = 1000  # of a snapshot, decoded at once
 

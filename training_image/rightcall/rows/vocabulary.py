@@ -11,6 +11,7 @@ RowKind = Literal["sft", "preference", "choice", "step", "conversation"]
 # The order of When2Call's answer keys; confusion matrices, codes and answers keep it.
 Behaviour = Literal["direct", "tool_call", "request_for_info", "cannot_answer"]
 BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
+StringRule = Literal["plain", "bfcl"]  # how the strings of a call are compared with gold's
 REJECTED_KINDS = (
     *BEHAVIOURS,
     *("wrong_tool", "hallucinated_tool", "missing_argument", "wrong_value", "wrong_type", "invented_argument"),

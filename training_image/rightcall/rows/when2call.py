@@ -42,7 +42,8 @@ def reshape(record: dict[str, Any], kind: str) -> dict[str, Any]:
     """The record under canonical field names; values are checked by ``rows.to_canonical`` afterwards."""
     fields: dict[str, Any] = {"id": record.get("id") or record.get("uuid"), "tools": record.get("tools")}
     if kind == "choice":
-        return fields | {name: record[name] for name in ("question", "answers", "correct_answer") if name in record}
+        names = ("question", "answers", "correct_answer", "accepted", "string_rule")
+        return fields | {name: record[name] for name in names if name in record}
     messages = record.get("messages")
     turns = [structured(m) for m in messages] if isinstance(messages, list) else messages
     if kind == "sft":

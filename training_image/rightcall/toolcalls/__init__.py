@@ -1,6 +1,7 @@
 """The verifier: what did a model write, and was it right.
 
 conduct.py         the policy's order: authenticated first, confirmed before a change
+gold.py            what a gold call accepts, and which call is meant by which gold call
 grounding.py       values of a call that nobody has said
 judging.py         a step's answer: verdict, error kind, faults
 schema.py          whether a tool accepts a call, and whether two values are the same

@@ -51,13 +51,14 @@ def beside_gold(step: Mapping[str, Any], text: str) -> tuple[Parsed, Judgement, 
 
 
 def gold_calls(message: Mapping[str, Any]) -> list[Call]:
-    """The calls of an assistant message as the verifier takes them.
+    """The calls of an assistant message as the verifier takes them, each with what the message accepts besides.
 
     Raises:
         DataError: its arguments are no JSON object.
     """
     found = []
-    for call in message.get("tool_calls") or ():
+    calls = message.get("tool_calls") or ()
+    for call, accepted in zip(calls, message.get("accepted") or [{}] * len(calls), strict=True):
         function = call["function"]
         arguments = function.get("arguments") or {}
         try:
@@ -66,7 +67,10 @@ def gold_calls(message: Mapping[str, Any]) -> list[Call]:
             raise DataError(
                 f"the gold call of {function['name']!r} has arguments {arguments[:80]!r} that are not JSON: {err}; correct them"
             ) from err
-        found.append({"name": function["name"], "arguments": arguments})
+        found.append({
+            "name": function["name"], "arguments": arguments, "accepted": accepted,
+            "string_rule": message.get("string_rule") or "plain",
+        })  # fmt: skip
     return found
 
 

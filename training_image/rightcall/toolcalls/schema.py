@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from rightcall.errors import DataError
+from rightcall.rows.vocabulary import StringRule
 
 Json = dict[str, Any]
 
@@ -63,10 +65,10 @@ def problems_of_arguments(arguments: Any, parameters: Json) -> list[Problem]:
     """As `validate_call`, for one tool's arguments; the worst problem first."""
     try:
         validator = _validator(json.dumps(parameters))
-        found = [_problem(error) for error in validator.iter_errors(arguments)]
+        found = [_problem(error) for error in validator.iter_errors(arguments) if not _is_default(error)]
     except OverflowError:
         return [Problem("wrong_value", "arguments: a number is too large to be checked")]
-    except (Unresolvable, SchemaError, RecursionError) as err:  # a "$ref" may lead back to itself
+    except (Unresolvable, SchemaError, RecursionError, re.error) as err:  # a "$ref" may lead back to itself
         raise DataError(
             f"the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them", reason="bad_tool"
         ) from err
@@ -85,27 +87,58 @@ def _validator(text: str) -> Draft202012Validator:
     return Draft202012Validator(schema, registry=Registry())
 
 
+def _is_default(error: ValidationError) -> bool:
+    """A declared default may be given, even one that its own schema would refuse: {"type": "string", "default": null}."""
+    default = error.schema.get("default", ...) if isinstance(error.schema, Mapping) else ...
+    return type(default) is type(error.instance) and default == error.instance
+
+
 def _problem(error: ValidationError) -> Problem:
     path = ".".join(map(str, error.absolute_path)) or "arguments"
     return Problem(_CODES.get(str(error.validator), "wrong_value"), f"{path}: {error.message[:160]}")
 
 
-_IGNORED = re.compile(r"[\s,./\-_*^]")
+# , and . behind a word say nothing to a tool; the others stay
+_WORD = re.compile(r"([^\W_]+(?:['’-][^\W_]+)*)[,.]*([;:!?])?")
+_BFCL_IGNORES = re.compile(r"[ ,./\-_*^]")
 
 
-def same_value(left: Any, right: Any) -> bool:
-    """5 is 5.0, "New York, NY" is "new york ny" (BFCL's standardisation), lists and objects by item, True is not 1."""
+def same_value(left: Any, right: Any, strings: StringRule = "plain") -> bool:
+    """5 is 5.0, True is not 1, lists and objects are compared by item, strings by the rule.
+
+    plain: a text of words and whole numbers, with , . ; : ! ? at most at their ends, is the same in another case, with
+    more spaces, and without the , and . there: "Linz, Upper Austria" is "linz upper austria". A word with a digit in it
+    keeps its case. Every other string (an amount, a date, a path, a version, an id, an e-mail, a formula, one letter,
+    several lines) is compared exactly: a character more or less is another value to a tool.
+    bfcl: as in BFCL's checker, which leaves out spaces and , . / - _ * ^ everywhere and looks at no case.
+    """
     if isinstance(left, str) and isinstance(right, str):
-        return left == right or _standard(left) == _standard(right)
+        standard = _plain if strings == "plain" else _as_bfcl_does
+        return left == right or standard(left) == standard(right)
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(map(same_value, left, right))
+        return len(left) == len(right) and all(same_value(*pair, strings) for pair in zip(left, right, strict=True))
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same_value(value, right[key]) for key, value in left.items())
+        return left.keys() == right.keys() and all(same_value(left[key], right[key], strings) for key in left)
     return bool(left == right)
 
 
-def _standard(text: str) -> str:
+def _plain(text: str) -> str:
+    """A text of words as it is compared; any other unchanged."""
+    words = [_WORD.fullmatch(word) for word in unicodedata.normalize("NFC", text).split(" ") if word]
+    found = [match for match in words if match is not None]
+    if len(found) < len(words) or not any(len(match[1]) > 1 and match[1].isalpha() for match in found):
+        return text
+    return " ".join(_without_case(match[1]) + (match[2] or "") for match in found)
+
+
+def _without_case(word: str) -> str:
+    if any(character.isdigit() for character in word):
+        return word
+    return word.replace("’", "'").casefold()
+
+
+def _as_bfcl_does(text: str) -> str:
     """A text of nothing but punctuation stays itself: "-" is not "*"."""
-    return _IGNORED.sub("", text).lower().replace("'", '"') or text
+    return _BFCL_IGNORES.sub("", text).lower().replace("'", '"') or text

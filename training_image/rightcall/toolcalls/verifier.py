@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from rightcall.errors import DataError
 from rightcall.rows.vocabulary import Behaviour
-from rightcall.toolcalls.schema import Problem, find_tool, same_value, validate_call
+from rightcall.toolcalls.gold import best_pairs, differences
+from rightcall.toolcalls.schema import Problem, find_tool, validate_call
 from rightcall.toolcalls.syntax import Call, read_calls, without_thoughts
 from rightcall.toolcalls.values import CallError
 from rightcall.toolcalls.words import guess_behaviour
@@ -30,6 +31,7 @@ _SITUATIONS = {
     "direct": "should_answer",
     "tool_call": "should_call",
 }
+_OTHER_TOOL = ("hallucinated_tool", "wrong_tool")
 _DEEDS = {"tool_call": "called", "request_for_info": "asked", "cannot_answer": "refused", "direct": "answered"}
 
 
@@ -73,9 +75,8 @@ def compare(
 ) -> Judgement:
     """Judge an answer by the gold call (or parallel calls, in any order), or by the gold behaviour when none is gold.
 
-    A gold call is {"name", "arguments": {name: value}} or, as in BFCL, {"name", "accepted": {name: [values]}} where ""
-    among the values means that the argument may be left out. An optional argument may also be left out or added at its
-    schema's default.
+    A gold call is {"name", "arguments"}, with what is right besides in "accepted", and how strings are compared in
+    "string_rule" (see `gold`). What the tool itself refuses is never right.
 
     Raises:
         DataError: neither a gold call nor a gold behaviour is given.
@@ -84,7 +85,8 @@ def compare(
     if gold_behaviour is None and not golds:
         raise DataError("an item has neither a gold call nor a gold behaviour; give compare() one of them")
     behaviour: Behaviour = gold_behaviour or "tool_call"
-    valid = _all_valid(parsed, tools)
+    problems = [_problems(call, tools) for call in parsed.calls]
+    valid = parsed.error is None and not any(problems) if parsed.behaviour_guess == "tool_call" else None
     right_behaviour = parsed.behaviour_guess == behaviour
     if behaviour == "direct" and not without_thoughts(
         parsed.text
@@ -102,14 +104,8 @@ def compare(
         return Judgement(False, None, False, False, False, kind)
     if parsed.error is not None:
         return Judgement(False, False, False, False, True, "unparseable_call")
-    right_tool, kind = _judge_calls(parsed.calls, golds, tools)
+    right_tool, kind = _judge_calls(parsed.calls, problems, golds, tools)
     return Judgement(kind is None, valid, right_tool, kind is None, True, kind)
-
-
-def _all_valid(parsed: Parsed, tools: Sequence[Mapping[str, Any]]) -> bool | None:
-    if parsed.behaviour_guess != "tool_call":
-        return None
-    return parsed.error is None and not any(_problems(call, tools) for call in parsed.calls)
 
 
 def _problems(call: Call, tools: Sequence[Mapping[str, Any]]) -> list[Problem]:
@@ -120,97 +116,39 @@ def _problems(call: Call, tools: Sequence[Mapping[str, Any]]) -> list[Problem]:
         return []
 
 
-def _judge_calls(calls: list[Call], golds: list[Call], tools: Sequence[Mapping[str, Any]]) -> tuple[bool, str | None]:
+def _judge_calls(
+    calls: list[Call], problems: list[list[Problem]], golds: list[Call], tools: Sequence[Mapping[str, Any]]
+) -> tuple[bool, str | None]:
     """(all the right tools, the first thing wrong). Without a gold call every valid call will do."""
     if not golds:
-        problems = [problem for call in calls for problem in _problems(call, tools)]
-        return not problems, problems[0].code if problems else None
+        codes = [problem.code for found in problems for problem in found]
+        return not codes, codes[0] if codes else None
     right_tool = sorted(call["name"] for call in calls) == sorted(gold["name"] for gold in golds)
-    left, wrong = list(calls), []
-    for gold in golds:
-        exact = next((call for call in left if _judge_call(call, gold, tools) is None), None)
-        if exact is None:
-            wrong.append(gold)
-        else:
-            left.remove(exact)
-    if not wrong:
-        return right_tool, "extra_call" if left else None
-    if not left:
-        return right_tool, "missing_call"
-    gold = wrong[0]
-    nearest = next((call for call in left if call["name"] == gold["name"]), left[0])
-    return right_tool, _judge_call(nearest, gold, tools)
+    wrong = [[_what_is_wrong(*each, gold, tools) for each in zip(calls, problems, strict=True)] for gold in golds]
+    pairs = best_pairs([[_cost(kinds) for kinds in row] for row in wrong])
+    found = [wrong[row][column][0] for row, column in pairs if wrong[row][column]]
+    if found or len(calls) == len(golds):
+        return right_tool, found[0] if found else None
+    return right_tool, "missing_call" if len(calls) < len(golds) else "extra_call"
 
 
-def _judge_call(call: Call, gold: Call, tools: Sequence[Mapping[str, Any]]) -> str | None:
-    """The first thing wrong with a call; None = it is the gold call."""
+def _cost(kinds: list[str]) -> int:
+    """As many right calls as can be, then the right tools, then the fewest wrong arguments."""
+    if not kinds:
+        return 0
+    return 10**9 + (10**6 if kinds[0] in _OTHER_TOOL else min(len(kinds), 10**5))
+
+
+def _what_is_wrong(call: Call, problems: list[Problem], gold: Call, tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Error kinds, the first one to be named; [] = it is the gold call."""
+    tool = find_tool(call["name"], tools)
+    if tool is None:
+        return ["hallucinated_tool"]
     if call["name"] != gold["name"]:
-        return "wrong_tool" if find_tool(call["name"], tools) else "hallucinated_tool"
-    parameters = (find_tool(call["name"], tools) or {}).get("parameters") or {}
-    accepted = gold["accepted"] if "accepted" in gold else {name: [value] for name, value in gold["arguments"].items()}
-    arguments = call["arguments"]
-    kind = _judge_arguments(arguments, accepted, parameters, may_leave_out="accepted" in gold)
-    if kind == "missing_argument" or (
-        kind is None and all(value in accepted.get(name, ()) for name, value in arguments.items())
-    ):
-        return kind
+        return ["wrong_tool"]
+    kinds = differences(call["arguments"], gold, tool.get("parameters") or {})
+    if kinds[:1] == ["missing_argument"]:
+        return kinds
     # "Celsius" reads like gold's "celsius", but the tool takes only what its schema allows; and a wrong type is a
     # wrong value
-    problems = _problems(call, tools) if find_tool(call["name"], tools) else []
-    return problems[0].code if problems else kind
-
-
-def _judge_arguments(
-    arguments: dict[str, Any],
-    accepted: Mapping[str, Sequence[Any]],
-    parameters: Mapping[str, Any],
-    *,
-    may_leave_out: bool,
-) -> str | None:
-    properties = parameters.get("properties") or {}
-    defaults = {
-        name: schema["default"]
-        for name, schema in properties.items()
-        if isinstance(schema, Mapping) and "default" in schema
-    }
-    required = parameters.get("required") or ()
-    for name, values in accepted.items():
-        optional = (
-            name in defaults and name not in required and any(same_value(value, defaults[name]) for value in values)
-        )
-        if name not in arguments and not optional and not (may_leave_out and "" in values):
-            return "missing_argument"
-    for name, value in arguments.items():
-        if name not in accepted:
-            if name not in defaults or not same_value(value, defaults[name]):
-                return "extra_argument"
-        elif not any(_accepts(option, value, nested=may_leave_out) for option in accepted[name]):
-            return "wrong_value"
-    return None
-
-
-def _accepts(option: Any, value: Any, *, nested: bool) -> bool:
-    """BFCL lists accepted values for the fields of an object, too."""
-    if nested and isinstance(option, dict) and isinstance(value, dict):
-        left_out = all(
-            "" in values for name, values in option.items() if name not in value and isinstance(values, list)
-        )
-        fields = all(
-            name in option and any(_accepts(item, field, nested=True) for item in _options(option[name]))
-            for name, field in value.items()
-        )
-        return left_out and fields
-    if (
-        nested
-        and isinstance(option, list)
-        and isinstance(value, list)
-        and any(isinstance(item, dict) for item in option)
-    ):
-        return len(option) == len(value) and all(
-            _accepts(item, part, nested=True) for item, part in zip(option, value, strict=True)
-        )
-    return same_value(option, value)
-
-
-def _options(values: Any) -> list[Any]:
-    return values if isinstance(values, list) else [values]
+    return [problem.code for problem in problems] + kinds
