@@ -14,10 +14,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rightcall.dialects.values import Call
 from rightcall.errors import DataError
 from rightcall.toolcalls.conduct import Conduct, out_of_order
 from rightcall.toolcalls.grounding import id_like_parts, stands_in, ungrounded_values, what_was_said
-from rightcall.toolcalls.syntax import Call
 from rightcall.toolcalls.verifier import Judgement, Parsed, compare, parse
 
 FAULTS = ("ungrounded_value", "lookup_before_authentication", "write_without_confirmation", "dropped_lookup")
