@@ -46,6 +46,11 @@ LANGUAGES = {"", "json", "python", "py", "tool_call", "tool_calls", "tool_code",
 BETWEEN = re.compile(r"[\s,;]*+")
 BEHIND = re.compile(r"[\s,;`]*+")
 
+# a longer key is left to the decoder
+KEY = re.compile(
+    r"(?:\[\s*+)?\{\s*+(?:\"(?:\\.|[^\"\\]){0,200}+(?:\"\s*+:|[^\"\\])|'(?:\\.|[^'\\]){0,200}+(?:'\s*+:|[^'\\]))",
+    re.DOTALL,
+)
 FIRST_KEY = re.compile(r"[\"']?(?:id|name|function|type|tool_name|tool_calls?|tool_call_id|arguments|parameters)\b")
 ARGUMENTS_KEY = re.compile(r"[\"']?\b(?:arguments|parameters)[\"']?\s*+:")
 

@@ -71,6 +71,9 @@ class Literals:
             if keyword := _KEYWORD.match(self.text, self.position):
                 self._move(keyword.end())
                 pairs.append((keyword[1], self.value()))
+            elif self.text.startswith("{", self.position) and not pairs:
+                self.notes.add("positional")  # f({"a": 1})
+                pairs.extend(self._dict(1).items())
             elif name[0] == "print" and _NAME.match(self.text, self.position):
                 printed.extend(self.call(depth + 1))
             else:

@@ -99,7 +99,7 @@ def _call(value: dict[str, Any], forgiven: set[str]) -> tuple[Call, str]:
     if key is None and value.keys() - _WITHOUT_ARGUMENTS:
         raise CallError("not_a_call", f"{shortened(value)} has no arguments")
     if len([key for key in _ARGUMENTS if value.get(key) is not None]) > 1 or ("name" in value and "tool_name" in value):
-        raise CallError("not_a_call", f"{shortened(value)} is two calls in one")
+        raise CallError("invalid_json", f"{shortened(value)} is two calls in one")
     arguments = value[key] if key is not None else {}
     look = f"{{{next(key for key in _NAMES if key in value)},{key}}}"
     if isinstance(arguments, str):  # OpenAI's wire format

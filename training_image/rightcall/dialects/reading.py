@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import Any, NamedTuple
 
 from rightcall.dialects import elements, finding
@@ -30,15 +30,17 @@ MAX_CALLS = 64
 # What a strict reader of the dialect would refuse.
 FORGIVEN = (
     "other_dialect", "prose_around", "fence", "unclosed", "trailing_comma", "python_dict", "raw_newline", "assignment",
-    "other_keys", "no_arguments",
+    "other_keys", "no_arguments", "positional",
 )  # fmt: skip
 
 _MAX_MENTION = 2000  # characters of a call inside a sentence
 _MAX_DOUBTS = 20
+_NO_KEY = "an object begins without a key"
 _NEAR = 4000  # characters from the beginning of an object to its arguments
 _LOOKS_LIKE_JSON = re.compile(r"\{|\[\s*+(?:[{\]\"]|\Z)")
 _LOOKS_LIKE_PYTHON = re.compile(rf"\[?\s*+{NAME}\(")
 _ASSIGNED = re.compile(r"[^\W\d]\w*+[ \t]*+=[ \t]*+")
+_OF_PYTHON = {"raw_newline", "positional"}  # of its notes; the others are how Python is written
 _CUT_NAME = re.compile(r"[\w<=./:\[\]\" -]*+\Z")
 _HARMONY_HEADER = re.compile(rf"to={NAME}<\|message\|>")
 _NEED_CLOSING = re.compile(r"<(?!\|)|<\|(?:tool_call_start|START_ACTION|action_start)|Action:")
@@ -78,8 +80,7 @@ class _Reader:
         self.text = text
         self.tools = tools or ()
         self.offered = None if tools is None else {_name_of(tool) for tool in tools}
-        opening = list(finding.FENCE.finditer(text))[::2]
-        self.fences = {fence.end(): fence[1].lower() for fence in opening if fence[1].lower() in finding.LANGUAGES}
+        self.fences = [(fence.end(), fence[1].lower()) for fence in finding.FENCE.finditer(text)]
         self.argument_keys = [match.start() for match in finding.ARGUMENTS_KEY.finditer(text)]
         self.calls: list[Call] = []
         self.looks: set[str] = set()
@@ -109,7 +110,7 @@ class _Reader:
         """Read what begins here; where to look for the next."""
         form = str(opening.lastgroup)
         start = opening.start(form)
-        begins = start == 0 or start in self.fences
+        begins = start == 0 or self._fence_at(start) == (start, True)
         if self.doubt and form not in SIGNED and (form != "json" or self.doubts > _MAX_DOUBTS):
             return opening.end()
         before = set(self.forgiven)
@@ -124,12 +125,12 @@ class _Reader:
                 found = self._signed(start, form, opening)
         except CallError as err:
             self.forgiven = before
-            meant = form != "json" or self._is_callish(start, err)
+            meant = form != "json" or self._is_callish(start, err) or self.doubts > _MAX_DOUBTS
             if form in SIGNED or (
                 begins and meant and (form == "list" or (form == "json" and err.reason != "not_a_call"))
             ):
                 raise
-            self.doubts += 1
+            self.doubts += err.detail != _NO_KEY
             if meant:
                 self.doubt = self.doubt or err
             return opening.end()
@@ -146,6 +147,18 @@ class _Reader:
         behind = BEHIND.match(self.text, end)
         return behind.end() if behind else end
 
+    def _fence_at(self, position: int) -> tuple[int, bool]:
+        """Where the fence around this place begins and whether it may hold calls; (-1, False) outside of any."""
+        number = bisect_right(self.fences, (position, "\U0010ffff")) - 1
+        if number < 0 or number % 2:
+            return -1, False
+        start, language = self.fences[number]
+        return start, language in finding.LANGUAGES
+
+    def _in_tool_code(self, position: int) -> bool:
+        start, _ = self._fence_at(position)
+        return start >= 0 and (start, "tool_code") in self.fences
+
     def _is_callish(self, start: int, err: CallError) -> bool:
         """Is the object that cannot be read one that meant to call? {"name": ...} in a sentence is none."""
         near = bisect_left(self.argument_keys, start)
@@ -156,6 +169,10 @@ class _Reader:
         return first is not None and err.reason not in ("invalid_json", "not_a_call")
 
     def _json(self, start: int) -> Found:
+        if not finding.KEY.match(self.text, start):
+            raise CallError(
+                "invalid_json", _NO_KEY
+            )  # at once, because the decoder's error looks through the whole text
         near = bisect_left(self.argument_keys, start)
         if near < len(self.argument_keys) and self.argument_keys[near] < start + _NEAR:
             value, end = decode_tolerantly(self.text, start, self.forgiven)
@@ -181,7 +198,7 @@ class _Reader:
                 return [], end, ""  # a link of markdown: [file(s)](https://…)
             raise
         end = literals.position
-        self.forgiven |= literals.notes & {"raw_newline"}
+        self.forgiven |= literals.notes & _OF_PYTHON
         if form == "list" and self.text.startswith("(", end):
             return [], end, ""
         if form == "call" and not finding.WHOLE_LINE.match(self.text, end):
@@ -190,7 +207,7 @@ class _Reader:
         look = "f()" if form == "call" else "[f()]"
         if "printed" in literals.notes:
             look = "print(f())"
-        if self.fences.get(start) == "tool_code":
+        if self._in_tool_code(start):
             look = f"```tool_code {look}```"
         return calls, end, look
 
@@ -243,33 +260,38 @@ class _Reader:
         """Read from the opening tag on, not up to the closing one, because an argument may hold that too."""
         calls: list[Call] = []
         looks: set[str] = set()
+        look = ""
         end = after_space(self.text, start)
         fenced = finding.FENCE.match(self.text, end)
         if fenced:
             self.forgiven.add("fence")
             end = fenced.end()
         position = end
-        while (position == end and not looks) or _LOOKS_LIKE_JSON.match(self.text, position) or self._goes_on(position):
+        closes = _NEED_CLOSING.match(tag) is not None
+        while not looks or (len(calls) <= MAX_CALLS and self._goes_on(end, position, look, closes)):
             found, end, look = self._payload(position)
             calls += found
             looks.add(look)
-            if len(calls) > MAX_CALLS:
-                break
             position = _matched(BETWEEN, self.text, end).end()
         if fenced and self.text.startswith("```", after_space(self.text, end)):
             end = after_space(self.text, end) + 3
         shown = " ".join(tag.split()) + "|".join(sorted(looks))
         if closing := finding.CLOSING.match(self.text, end):
             return calls, closing.end(), shown + closing[0].strip()
-        if not _NEED_CLOSING.match(tag):
+        if not closes:
             return calls, end, shown
         if end < len(self.text) and not finding.NEXT_TAG.match(self.text, end) and self.text[end:].strip():
             raise CallError("invalid_json", f"{self.text[end : end + 40]!r} follows the call")
         self.forgiven.add("unclosed")
         return calls, end, f"{shown}</{tag[1:]}"
 
-    def _goes_on(self, position: int) -> bool:
-        patterns = (elements.FUNCTION, elements.INVOKE, _LOOKS_LIKE_PYTHON, MISTRAL)
+    def _goes_on(self, end: int, position: int, look: str, closes: bool) -> bool:
+        """Does a further call follow in the tag? Where no closing tag ends it, a new line does."""
+        if not closes and position > end and not self.text[end:position].strip():
+            return False
+        if look in ("f()", "[f()]"):
+            return _LOOKS_LIKE_PYTHON.match(self.text, position) is not None
+        patterns = (_LOOKS_LIKE_JSON, elements.FUNCTION, elements.INVOKE, MISTRAL)
         return any(pattern.match(self.text, position) for pattern in patterns)
 
     def _payload(self, position: int) -> Found:
@@ -288,7 +310,7 @@ class _Reader:
         elif _LOOKS_LIKE_PYTHON.match(text, position):
             literals = self._literals(position)
             calls = literals.calls()
-            self.forgiven |= literals.notes & {"raw_newline"}
+            self.forgiven |= literals.notes & _OF_PYTHON
             return calls, literals.position, "[f()]" if text[position] == "[" else "f()"
         elif position == len(text) or finding.CLOSING.match(text, position):
             raise CallError("unterminated_json", "nothing follows the tag")
@@ -317,7 +339,7 @@ class _Reader:
         between = _HARMONY_HEADER.sub("", AROUND.sub("", self.text[self.covered : end]))
         if "```" in between:
             between = re.sub(r"```[\w+-]*+", "", between)
-            if not any(look.startswith("```") for look in self.looks) and self.fences.get(end) != "tool_code":
+            if not any(look.startswith("```") for look in self.looks) and not self._in_tool_code(end):
                 self.forgiven.add("fence")
         if between.strip(" \t\r\n,;") and not (signed and self.covered == 0):
             self.forgiven.add("prose_around")
