@@ -10,6 +10,7 @@ import pytest
 from written_calls import EVERY_WAY, TEMPLATES, TOLERATED, Call
 
 from rightcall.dialects.reading import dialect_of
+from rightcall.toolcalls.judging import judge_step
 from rightcall.toolcalls.verifier import compare, parse
 
 
@@ -155,6 +156,16 @@ def test_an_argument_may_hold_a_tag_or_a_mark() -> None:
     for way in ("Hermes, Qwen2.5, Qwen3", "Mistral v13", "Llama 3.2, Gemma 3, pythonic", "Kimi K2", "LFM2"):
         assert parse(TEMPLATES[way]([call])).calls == [call], way
     assert parse('<|python_tag|>f(a="</tool_call>")').calls == [{"name": "f", "arguments": {"a": "</tool_call>"}}]
+
+
+def test_an_answer_is_judged_by_its_tools_and_keeps_whether_it_is_strict() -> None:
+    message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": PLAN}]}
+    step = {"messages": [{"role": "user", "content": "?"}, message], "tools": TOOLS, "behaviour": "tool_call"}
+    written = TEMPLATES["Qwen3-Coder, Qwen3.5, Nemotron 3"]([PLAN])
+    for dialect, strict in ((None, True), (dialect_of(written, TOOLS), True), ("{name,parameters}", False)):
+        verdict = judge_step(step, written, None, dialect)["verdict"]
+        assert (verdict["ok"], verdict["strict"]) == (True, strict)
+    assert judge_step(step, f"```json\n{json.dumps(PLAN)}\n```")["verdict"]["forgiven"] == ["fence"]
 
 
 @pytest.mark.parametrize("thoughts", [
