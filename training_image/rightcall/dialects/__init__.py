@@ -6,6 +6,7 @@ gemma.py     call:f{a:<escape>x<escape>}: FunctionGemma, Gemma 4
 literals.py  f(a=1), {'a': None}: calls and values of Python, read from the text
 marked.py    a name between marks before JSON: Mistral, DeepSeek, Kimi, gpt-oss, ReAct
 objects.py   {"name": "f", "arguments": {}} and OpenAI's, Cohere's and other keys
+prose.py     what the text around the calls may tell of
 reading.py   every call in a text, the dialect it is in, and what had to be forgiven
 values.py    the JSON values of calls, and why one cannot be read
 """

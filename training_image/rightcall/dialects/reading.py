@@ -22,6 +22,7 @@ from rightcall.dialects.gemma import gemma
 from rightcall.dialects.literals import NAME, Literals, after_space
 from rightcall.dialects.marked import AROUND, MARKS, MISTRAL, marked, mistral
 from rightcall.dialects.objects import calls_of, decode_tolerantly, is_bare_name, is_call
+from rightcall.dialects.prose import check_mention, check_prose
 from rightcall.dialects.values import Call, CallError, decode
 
 MAX_CHARACTERS = 100_000
@@ -87,6 +88,7 @@ class _Reader:
         self.forgiven: set[str] = set()
         self.calling = False
         self.covered = 0  # up to here the text is calls, or what stands around them was looked at
+        self.gaps: list[str] = []
         self.mentions: list[Call] = []
         self.doubt: CallError | None = None  # of what may be prose: an error only in a text that calls
         self.doubts = 0
@@ -101,7 +103,9 @@ class _Reader:
             return Reading([], frozenset(), frozenset())
         self._look_around(len(self.text), signed=False)
         for mention in self.mentions:
-            self._check_mention(mention)
+            check_mention(mention, self.calls, self.offered)
+        for gap in self.gaps:
+            check_prose(gap, self.calls, self.offered)
         if self.doubt:
             raise self.doubt
         return Reading(self.calls, frozenset(self.looks), frozenset(self.forgiven))
@@ -226,20 +230,6 @@ class _Reader:
             return end
         return start + literals.position
 
-    def _check_mention(self, mention: Call) -> None:
-        """A sentence may tell of a call that was read; of another it may not.
-
-        Raises:
-            CallError: it does.
-        """
-        name, arguments = mention["name"], mention["arguments"]
-        if hasattr(builtins, name) or (self.offered is not None and name not in self.offered):
-            return
-        if not arguments and self.offered is None:
-            return
-        if not any(call["name"] == name and arguments.items() <= call["arguments"].items() for call in self.calls):
-            raise CallError("not_a_call", f"a call of {name!r} stands in a sentence beside the calls")
-
     def _signed(self, start: int, form: str, opening: re.Match[str]) -> Found:
         if form == "tag":
             return self._tagged(opening[form], opening.end())
@@ -336,6 +326,7 @@ class _Reader:
 
     def _look_around(self, end: int, *, signed: bool) -> None:
         """What stands between the calls; in front of a mark a template writes the message's text."""
+        self.gaps.append(self.text[self.covered : end])
         between = _HARMONY_HEADER.sub("", AROUND.sub("", self.text[self.covered : end]))
         if "```" in between:
             between = re.sub(r"```[\w+-]*+", "", between)
