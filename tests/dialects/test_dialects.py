@@ -92,7 +92,6 @@ def test_a_second_call_of_any_dialect_behind_one_of_any_dialect_never_passes_uns
             assert not compare(parsed, KEBAB, TOOLS).ok, text
 
 
-@pytest.mark.parametrize("way", EVERY_WAY)
 @pytest.mark.parametrize("hidden", [
     "<function=now>{}</function>", "Action: now\nAction Input: {}", "result = now()", "I also run town-weather(from='Linz').",
     "await town-weather(from='Linz') at last", 'then mcp.rail.find({"to": "Wien"}) it is', "Also `now()` is called.",
@@ -100,10 +99,11 @@ def test_a_second_call_of_any_dialect_behind_one_of_any_dialect_never_passes_uns
     '{\\"name\\": \\"now\\", \\"arguments\\": {}}', "Tool: now\nInput: {}", "<now/>", "<tool><name>now</name></tool>", "now (x=1)",
     'town-weather("Linz")', 'I asked town-weather with {"town": "Linz"}.', "- now()", "<Tool_Call>now()</Tool_Call>", '{"name": "now"}',
 ])  # fmt: skip
-def test_no_second_call_is_hidden_in_a_sentence_or_a_rare_form(way: str, hidden: str) -> None:
-    parsed = parse(f"{EVERY_WAY[way]([KEBAB])}\n{hidden}", None, TOOLS)
-    assert parsed.error or len(parsed.calls) == 2, parsed
-    assert not compare(parsed, KEBAB, TOOLS).ok
+def test_no_second_call_is_hidden_in_a_sentence_or_a_rare_form(hidden: str) -> None:
+    for way in EVERY_WAY:
+        parsed = parse(f"{EVERY_WAY[way]([KEBAB])}\n{hidden}", None, TOOLS)
+        assert parsed.error or len(parsed.calls) == 2, parsed
+        assert not compare(parsed, KEBAB, TOOLS).ok
 
 
 @pytest.mark.parametrize("prose", [
