@@ -118,6 +118,14 @@ def test_what_only_looks_like_a_call_is_none(prose: str) -> None:
         assert parse(f"{TEMPLATES[way]([KEBAB])}\n{prose}", None, TOOLS)[1:3] == ([KEBAB], None), way
 
 
+@pytest.mark.parametrize(
+    "prose", ["Well, (see) {x}:", 'I asked {"city": Rome} and {y}.', "It's {", "[{x}]", '{"a": 1, "a": 2}']
+)
+def test_braces_of_prose_in_front_of_a_call_are_no_call(prose: str) -> None:
+    for way in ("Hermes, Qwen2.5, Qwen3", "Nemotron Nano, When2Call", "Llama 3.1"):
+        assert parse(f"{prose}\n{TEMPLATES[way]([KEBAB])}", None, TOOLS)[1:3] == ([KEBAB], None), way
+
+
 def test_a_bare_name_calls_only_where_such_a_tool_is_offered() -> None:
     assert parse('{"name": "now"}', None, TOOLS).calls == [NOW]
     assert parse('{"name": "now"}').calls == []

@@ -52,7 +52,10 @@ KEY = re.compile(
     re.DOTALL,
 )
 FIRST_KEY = re.compile(r"[\"']?(?:id|name|function|type|tool_name|tool_calls?|tool_call_id|arguments|parameters)\b")
-ARGUMENTS_KEY = re.compile(r"[\"']?\b(?:arguments|parameters)[\"']?\s*+:")
+# arguments before any inner object begins; braces in texts do not count
+ARGUMENTS = re.compile(
+    r"(?:\[\s*+)?\{(?:[^{}\"]|\"(?:\\.|[^\"\\]){0,400}+\")*?[\"']?\b(?:arguments|parameters)[\"']?\s*+:", re.DOTALL
+)
 
 _THOUGHTS = re.compile(
     r"\A\s*+(?:<think>.*?(?:</think>|\Z)|<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|\Z))", re.DOTALL

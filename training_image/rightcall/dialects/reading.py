@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from typing import Any, NamedTuple
 
 from rightcall.dialects import elements, finding
@@ -36,8 +36,8 @@ FORGIVEN = (
 
 _MAX_MENTION = 2000  # characters of a call inside a sentence
 _MAX_DOUBTS = 20
+_NEAR = 500  # characters from the beginning of an object to its arguments
 _NO_KEY = "an object begins without a key"
-_NEAR = 4000  # characters from the beginning of an object to its arguments
 _LOOKS_LIKE_JSON = re.compile(r"\{|\[\s*+(?:[{\]\"]|\Z)")
 _LOOKS_LIKE_PYTHON = re.compile(rf"\[?\s*+{NAME}\(")
 _ASSIGNED = re.compile(r"[^\W\d]\w*+[ \t]*+=[ \t]*+")
@@ -82,7 +82,6 @@ class _Reader:
         self.tools = tools or ()
         self.offered = None if tools is None else {_name_of(tool) for tool in tools}
         self.fences = [(fence.end(), fence[1].lower()) for fence in finding.FENCE.finditer(text)]
-        self.argument_keys = [match.start() for match in finding.ARGUMENTS_KEY.finditer(text)]
         self.calls: list[Call] = []
         self.looks: set[str] = set()
         self.forgiven: set[str] = set()
@@ -165,8 +164,7 @@ class _Reader:
 
     def _is_callish(self, start: int, err: CallError) -> bool:
         """Is the object that cannot be read one that meant to call? {"name": ...} in a sentence is none."""
-        near = bisect_left(self.argument_keys, start)
-        if near < len(self.argument_keys) and self.argument_keys[near] < start + _NEAR:
+        if finding.ARGUMENTS.match(self.text, start, start + _NEAR):
             return True
         brace = self.text.find("{", start) + 1
         first = finding.FIRST_KEY.match(self.text, after_space(self.text, brace))
@@ -177,8 +175,8 @@ class _Reader:
             raise CallError(
                 "invalid_json", _NO_KEY
             )  # at once, because the decoder's error looks through the whole text
-        near = bisect_left(self.argument_keys, start)
-        if near < len(self.argument_keys) and self.argument_keys[near] < start + _NEAR:
+        first = finding.FIRST_KEY.match(self.text, after_space(self.text, self.text.index("{", start) + 1))
+        if first or finding.ARGUMENTS.match(self.text, start, start + _NEAR):
             value, end = decode_tolerantly(self.text, start, self.forgiven)
         else:
             value, end = decode(self.text, start)

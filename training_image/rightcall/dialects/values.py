@@ -35,7 +35,7 @@ def decode(text: str, position: int) -> tuple[Any, int]:
     """The JSON value at `position` and where it ends.
 
     Raises:
-        CallError: there is none, a key stands twice in an object, or the value is one that `check_value` refuses.
+        CallError: there is none, a key of a call stands twice in an object, or the value is one that `check_value` refuses.
     """
     try:
         value, end = _DECODER.raw_decode(text, position)
@@ -62,11 +62,21 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_OF_A_CALL = {"name", "tool_name", "function", "arguments", "parameters", "tool_calls"}
+
+
+def _one_call(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs) and len([key for key, _ in pairs if key in _OF_A_CALL]) > len(found.keys() & _OF_A_CALL):
+        raise ValueError("a key of a call stands twice in an object")
+    return found
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=unique)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_one_call)
 
 
 def _cut_off(err: json.JSONDecodeError) -> bool:
