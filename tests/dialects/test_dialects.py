@@ -144,6 +144,7 @@ def test_the_schema_says_what_a_value_written_as_text_is() -> None:
 
 @pytest.mark.parametrize("text", [
     '<tool_call>{"name": "f", "name": "g", "arguments": {}}</tool_call>', "[f(a=1, a=2)]",
+    '[TOOL_CALLS]f\n{"name": "g", "arguments": {}}', '<tool_call>f\n{"name": "g", "arguments": {}}',
     '{"name": "f", "arguments": {"a": 1}, "parameters": {"a": 2}}',
     "<function=f><parameter=a>1</parameter><parameter=a>2</parameter></function>",
     "<function=f><parameter=a>1</function></tool_call><tool_call><function=g></parameter></function>",

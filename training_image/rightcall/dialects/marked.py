@@ -14,7 +14,7 @@ import re
 from typing import Any, NamedTuple
 
 from rightcall.dialects.literals import NAME
-from rightcall.dialects.objects import decode_tolerantly
+from rightcall.dialects.objects import decode_tolerantly, is_call
 from rightcall.dialects.values import Call, CallError
 
 
@@ -93,6 +93,8 @@ def mistral(text: str, head: re.Match[str], forgiven: set[str]) -> tuple[Call, i
         CallError: it cannot be read.
     """
     arguments, end = arguments_at(text, head.end(), forgiven)
+    if is_call(arguments):
+        raise CallError("invalid_json", f"a call follows {head[1]!r}, which has no arguments")
     look = f"f{'[CALL_ID]' if head[2] else ''}{head[3] or ''}{{}}"
     return {"name": head[1], "arguments": arguments}, end, look
 
