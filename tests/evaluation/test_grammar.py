@@ -33,9 +33,9 @@ from rightcall.chat.template import ChatTemplate
 from rightcall.decoding.grammar import Grammar
 from rightcall.decoding.grammar_dialect import TAGS
 from rightcall.decoding.grammar_tokens import token_bytes
+from rightcall.dialects.finding import TAG
 from rightcall.errors import DataError, RecipeError, ScoringError
 from rightcall.evaluation.score import known_grammar
-from rightcall.toolcalls.syntax import _TAG
 from rightcall.toolcalls.template_check import load_template
 from rightcall.toolcalls.verifier import parse, validate_call
 
@@ -256,8 +256,8 @@ def test_free_text_holds_nothing_that_the_verifier_reads_as_a_call(
 
 
 def test_the_tags_are_those_of_the_verifier() -> None:
-    assert [tag for tag in TAGS if not re.fullmatch(_TAG, tag)] == []
-    assert re.sub(_TAG, "", "".join(TAGS)) == ""
+    assert [tag for tag in TAGS if not re.fullmatch(TAG, tag)] == []
+    assert re.sub(TAG, "", "".join(TAGS)) == ""
 
 
 def test_masks_fit_a_head_that_is_larger_than_the_tokenizer(ours: tuple[ChatTemplate, Grammar]) -> None:

@@ -168,7 +168,9 @@ def test_a_gold_call_that_is_no_json_is_a_clear_error() -> None:
 def test_an_answer_that_cannot_be_read_is_judged_all_the_same() -> None:
     judged = judge_step(step(6), '<tool_call>{"name": "get_ord', CONDUCT)
     assert judged["error_kind"] == "unparseable_call"
-    assert set(judged["verdict"]) == {"ok", "valid_call", "right_tool", "right_arguments", "right_behaviour"}
+    assert judged["verdict"] == dict.fromkeys(("ok", "valid_call", "right_tool", "right_arguments", "strict"), False) | {
+        "right_behaviour": True, "forgiven": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def tool(name: str, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
     f"<tool_call>\n```json\n{TEXT}\n```\n</tool_call>",
 ])  # fmt: skip
 def test_every_way_of_writing_a_call_reads_the_same(text: str) -> None:
-    assert parse(text) == ("tool_call", [CALL], None, text)
+    assert parse(text)[:4] == ("tool_call", [CALL], None, text)
 
 
 @pytest.mark.parametrize("text", [
@@ -78,7 +78,7 @@ def test_pythonic_literals_become_their_json_values() -> None:
 @pytest.mark.parametrize(("text", "code"), [
     ('<tool_call>\n{"name": "f", "argu', "unterminated_json"), ("<tool_call>", "unterminated_json"),
     ('{"name": "f", "arguments": {"a": "b', "unterminated_json"),
-    ('[f(a=1, b="x', "unterminated_json"), ("<tool_call>{'name': 'f'}</tool_call>", "invalid_json"),
+    ('[f(a=1, b="x', "unterminated_json"), ("<tool_call>{name: 'f'}</tool_call>", "invalid_json"),
     ('<tool_call>{"name": "f", "arguments": {}} oops</tool_call>', "invalid_json"),
     ('{"name": "f", "arguments": {"a": NaN}}', "invalid_json"),
     ('{"name": "f", "arguments": {"a": 1e999}}', "invalid_json"), ("[f(a=1e999)]", "invalid_json"),

@@ -85,7 +85,7 @@ def test_calls_in_mixed_forms_are_read_in_their_order(text: str) -> None:
 
 @pytest.mark.parametrize("second", [
     '{"name": "book_table", "argum', '{"name": "book_table", "arguments": {city: 1}}', "<tool_call>", "<tool_call>{",
-    'book_table(city="Os', "book_table(city=Oslo)", "book-table(city='Oslo')", 'book_table(from="Oslo")', "[book_table(1)]",
+    'book_table(city="Os', "book_table(city=Oslo)", "[book_table(1)]",
     '{"tool": "book_table", "arguments": {}}', "{name: 'book_table', arguments: {}}",
     '{"name": "book_table", "arguments": [1]}', '{"name": "book_table", "arguments": "{} {}"}',
 ])  # fmt: skip
@@ -116,9 +116,16 @@ def test_data_alone_is_an_answer(data: str) -> None:
     assert parse(data)[1:3] == ([], None)
 
 
-def test_a_bare_call_inside_prose_is_one_only_beside_a_call_that_is_marked() -> None:
-    assert parse(f"I would write {A} here.") == ("direct", [], None, f"I would write {A} here.")
-    assert parse(f"I would write {A} here.\n<tool_call>{B}</tool_call>").calls == [CALL, OTHER]
+@pytest.mark.parametrize("second", ["book-table(city='Oslo')", 'book_table(from="Oslo")'])
+def test_a_second_call_whose_names_are_not_pythons_is_read(second: str) -> None:
+    assert compare(parse(f"{A}\n{second}"), CALL, TOOLS).error_kind == "extra_call"
+
+
+def test_an_object_that_calls_is_read_inside_prose_too_and_the_prose_is_forgiven() -> None:
+    for text in (f"I do this: {A} now.", f"Let me see.\n{A}", f"{A}\nDone."):
+        parsed = parse(text)
+        assert (parsed.calls, parsed.strict, parsed.forgiven) == ([CALL], False, ("prose_around",)), text
+    assert parse(f"I do this: {A} and\n<tool_call>{B}</tool_call>").calls == [CALL, OTHER]
 
 
 @pytest.mark.parametrize("form", ["<tool_call>{}</tool_call>", "{}", "```json\n{}\n```"])

@@ -5,9 +5,7 @@ gold.py            what a gold call accepts, and which call is meant by which go
 grounding.py       values of a call that nobody has said
 judging.py         a step's answer: verdict, error kind, faults
 schema.py          whether a tool accepts a call, and whether two values are the same
-syntax.py          calls found and read in a text; nothing is ever executed
 template_check.py  whether the calls that a chat template writes can be read back
-values.py          the JSON values of calls, and why one cannot be read
 verifier.py        an answer compared with gold, the error named
 words.py           what a text without a call does, by its words
 """

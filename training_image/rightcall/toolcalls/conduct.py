@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rightcall.toolcalls.syntax import Call
+from rightcall.dialects.values import Call
 from rightcall.toolcalls.words import guess_behaviour
 
 Messages = Sequence[Mapping[str, Any]]

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rightcall.dialects.values import Call
 from rightcall.toolcalls.schema import find_tool
-from rightcall.toolcalls.syntax import Call
 
 MIN_LENGTH = 8  # of an id without a digit: gift_card, omar_anderson
 MIN_NUMBER = 10_000  # integers below are counts, years, hours, small amounts

@@ -4,6 +4,9 @@
     judgement  {"text": "<tool_call>…", "verdict": {"ok": false, "valid_call": true, …}, "error_kind": "wrong_value",
                 "faults": ["ungrounded_value"]}
 
+The verdict also says whether a strict reader of the model's own dialect would have read the calls (`strict`), and what the
+tolerant one had to forgive (`forgiven`).
+
 The error kind says how the answer differs from gold; faults are what is wrong with it by itself, before what was said
 and in the policy's order, and may stand beside any error kind.
 """
@@ -14,23 +17,27 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rightcall.dialects.values import Call
 from rightcall.errors import DataError
 from rightcall.toolcalls.conduct import Conduct, out_of_order
 from rightcall.toolcalls.grounding import id_like_parts, stands_in, ungrounded_values, what_was_said
-from rightcall.toolcalls.syntax import Call
 from rightcall.toolcalls.verifier import Judgement, Parsed, compare, parse
 
 FAULTS = ("ungrounded_value", "lookup_before_authentication", "write_without_confirmation", "dropped_lookup")
 
 
-def judge_step(step: Mapping[str, Any], text: str, conduct: Conduct | None = None) -> dict[str, Any]:
+def judge_step(
+    step: Mapping[str, Any], text: str, conduct: Conduct | None = None, dialect: str | None = None
+) -> dict[str, Any]:
     """text, verdict, error_kind and faults of an answer to this step; `conduct` None = the policy's order is not judged.
+
+    `dialect`: what the model's template writes (`dialects.reading.dialect_of`); None = strict in whichever it writes.
 
     Raises:
         DataError: the gold turn's calls cannot be read.
     """
-    parsed, verdict, golds = beside_gold(step, text)
-    found = verdict._asdict()
+    parsed, verdict, golds = beside_gold(step, text, dialect)
+    found = verdict._asdict() | {"strict": parsed.strict, "forgiven": list(parsed.forgiven)}
     return {
         "text": parsed.text,
         "verdict": {name: found[name] for name in found if name != "error_kind"},
@@ -39,13 +46,13 @@ def judge_step(step: Mapping[str, Any], text: str, conduct: Conduct | None = Non
     }
 
 
-def beside_gold(step: Mapping[str, Any], text: str) -> tuple[Parsed, Judgement, list[Call]]:
+def beside_gold(step: Mapping[str, Any], text: str, dialect: str | None = None) -> tuple[Parsed, Judgement, list[Call]]:
     """The answer as it reads, what it is worth beside the gold turn, and that turn's calls.
 
     Raises:
         DataError: the gold turn's calls cannot be read.
     """
-    parsed = parse(text)
+    parsed = parse(text, dialect, step["tools"])
     golds = gold_calls(step["messages"][-1]) if step["behaviour"] == "tool_call" else []
     return parsed, compare(parsed, golds, step["tools"], gold_behaviour=step["behaviour"]), golds
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rightcall.dialects.elements import Tools
+from rightcall.dialects.finding import without_thoughts
+from rightcall.dialects.reading import FORGIVEN, read_calls
+from rightcall.dialects.values import Call, CallError
 from rightcall.errors import DataError
 from rightcall.rows.vocabulary import Behaviour
 from rightcall.toolcalls.gold import best_pairs, differences
 from rightcall.toolcalls.schema import Problem, find_tool, validate_call
-from rightcall.toolcalls.syntax import Call, read_calls, without_thoughts
-from rightcall.toolcalls.values import CallError
 from rightcall.toolcalls.words import guess_behaviour
 
 __all__ = ["ERROR_KINDS", "Judgement", "Parsed", "compare", "guess_behaviour", "parse", "validate_call"]
@@ -40,6 +42,8 @@ class Parsed(NamedTuple):
     calls: list[Call]
     error: Problem | None  # why it cannot be read; its code is one of values.CallProblem
     text: str  # as written; half of a surrogate pair, which UTF-8 cannot hold, as its escape \\ud800
+    strict: bool  # calls in exactly the dialect that is expected, or no call: nothing had to be forgiven
+    forgiven: tuple[str, ...]  # of dialects.reading.FORGIVEN, in its order
 
 
 class Judgement(NamedTuple):
@@ -53,18 +57,25 @@ class Judgement(NamedTuple):
     error_kind: str | None  # one of ERROR_KINDS; None = ok
 
 
-def parse(text: str) -> Parsed:
+def parse(text: str, dialect: str | None = None, tools: Tools | None = None) -> Parsed:
     """Never raises on any text, and everything it returns can be written as JSON in UTF-8.
 
-    End-of-turn tokens must already be cut off.
+    End-of-turn tokens must already be cut off. `dialect`: what the model's template writes (`dialects.reading.dialect_of`),
+    None = whichever the text is in. `tools`: those offered; some dialects write a value as bare text, whose type their
+    schemas know, and some texts call only if such a tool is offered.
     """
     text = text.encode("utf-8", errors="backslashreplace").decode()
     spoken = without_thoughts(text)
     try:
-        calls = read_calls(spoken)
+        found = read_calls(spoken, tools)
     except CallError as err:
-        return Parsed("tool_call", [], Problem(err.reason, err.detail), text)
-    return Parsed("tool_call" if calls else guess_behaviour(spoken), calls, None, text)
+        return Parsed("tool_call", [], Problem(err.reason, err.detail), text, False, ())
+    if not found.calls:
+        return Parsed(guess_behaviour(spoken), [], None, text, True, ())
+    other = len(found.dialects) > 1 if dialect is None else found.dialects != {dialect}
+    names = found.forgiven | {"other_dialect"} if other else found.forgiven
+    forgiven = tuple(name for name in FORGIVEN if name in names)
+    return Parsed("tool_call", found.calls, None, text, not forgiven, forgiven)
 
 
 def compare(

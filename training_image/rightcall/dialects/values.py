@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any, Literal
 
+Call = dict[str, Any]  # {"name": str, "arguments": dict}
+
 MAX_DEPTH = 32
 
 CallProblem = Literal[
@@ -33,10 +35,10 @@ def decode(text: str, position: int) -> tuple[Any, int]:
     """The JSON value at `position` and where it ends.
 
     Raises:
-        CallError: there is none, or its value is one that `check_value` refuses.
+        CallError: there is none, a key of a call stands twice in an object, or the value is one that `check_value` refuses.
     """
     try:
-        value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, position)
+        value, end = _DECODER.raw_decode(text, position)
     except json.JSONDecodeError as err:
         reason: CallProblem = "unterminated_json" if _cut_off(err) else "invalid_json"
         raise CallError(reason, f"{err.msg} at character {err.pos}") from err
@@ -48,15 +50,40 @@ def decode(text: str, position: int) -> tuple[Any, int]:
     return value, end
 
 
-def _cut_off(err: json.JSONDecodeError) -> bool:
-    if err.msg.startswith("Unterminated string"):
-        return True
-    rest = err.doc[err.pos :]
-    return not rest.strip(' \t\n\r,:"') or _CUT_LITERAL.fullmatch(rest) is not None
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these pairs; of a key that stands twice, readers take different values.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return found
+
+
+_OF_A_CALL = {"name", "tool_name", "function", "arguments", "parameters", "tool_calls"}
+
+
+def _one_call(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs) and len([key for key, _ in pairs if key in _OF_A_CALL]) > len(found.keys() & _OF_A_CALL):
+        raise ValueError("a key of a call stands twice in an object")
+    return found
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_one_call)
+
+
+def _cut_off(err: json.JSONDecodeError) -> bool:
+    if err.msg.startswith("Unterminated string"):
+        return True
+    rest = err.doc[err.pos : err.pos + 1000]
+    return not rest.strip(' \t\n\r,:"') or _CUT_LITERAL.fullmatch(rest) is not None
 
 
 def check_value(value: Any, depth: int = 0) -> None:
