@@ -49,7 +49,8 @@ def marked(template: ChatTemplate, row: Row, marks: tuple[str, str]) -> str:
     for index, _ in trained_turns(row):
         start = len(template.prompt_text(messages[:index], tools))
         whole = template.render(messages[: index + 1], tools)
-        end = whole.rfind(template.end_of_turn, start) + len(template.end_of_turn)
+        token = template.end_of(messages[index])
+        end = whole.rfind(token, start) + len(token)
         if text.startswith(whole[:end]):  # else the template writes earlier turns otherwise: they are not trained
             parts += [_short(text[done:start]), marks[0], text[start:end], marks[1]]
             done = end

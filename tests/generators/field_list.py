@@ -112,19 +112,20 @@ def between(name: str) -> tuple[str, str]:
     return f"<!-- {name}: tests/generators/{name}.py --write -->", f"<!-- /{name} -->"
 
 
-def on_page(name: str) -> str:
-    text = PAGE.read_text(encoding="utf-8")
+def on_page(name: str, page: Path = PAGE) -> str:
+    text = page.read_text(encoding="utf-8")
     begin, end = between(name)
     return text[text.index(begin) + len(begin) : text.index(end)].strip()
 
 
-def main(name: str, made: Callable[[], str]) -> int:
+def main(name: str, made: Callable[[], str], page: Path = PAGE) -> int:
     """Prints the part, or puts it into the page."""
+    part = made()
     if sys.argv[1:] == ["--write"]:
-        text, (begin, end) = PAGE.read_text(encoding="utf-8"), between(name)
+        text, (begin, end) = page.read_text(encoding="utf-8"), between(name)
         before, _, rest = text.partition(begin)
-        PAGE.write_text(f"{before}{begin}\n{made()}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
-    sys.stdout.write(made() + "\n")
+        page.write_text(f"{before}{begin}\n{part}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    sys.stdout.write(part + "\n")
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -122,26 +122,3 @@ def _line_number(traceback: TracebackType | None) -> int | None:
             number = traceback.tb_lineno
         traceback = traceback.tb_next
     return number
-
-
-def template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message as templates expect it: no None values, arguments as an object, reasoning under its standard name.
-
-    Raises:
-        ValueError: a call's arguments are a string that is not JSON.
-    """
-    plain = {key: value for key, value in message.items() if value is not None}
-    reasoning = next((plain[key] for key in ("reasoning_content", "thinking", "reasoning") if key in plain), None)
-    if reasoning is not None:
-        plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
-    calls = plain.get("tool_calls")
-    if calls and any(isinstance(call.get("function", call).get("arguments"), str) for call in calls):
-        plain["tool_calls"] = [_with_object_arguments(call) for call in calls]
-    return plain
-
-
-def _with_object_arguments(call: dict[str, Any]) -> dict[str, Any]:
-    function = call.get("function", call)
-    arguments = function.get("arguments")
-    function = {**function, "arguments": json.loads(arguments) if isinstance(arguments, str) else arguments}
-    return {**call, "function": function} if "function" in call else function

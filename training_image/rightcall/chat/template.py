@@ -20,10 +20,11 @@ import jinja2
 from tokenizers import Tokenizer
 
 from rightcall.chat import rendering
+from rightcall.chat.edges import UNKNOWN, EdgeError, Edges, End, find_edges
+from rightcall.chat.messages import FORMS, CallForm, Message, formed, reasons
 from rightcall.chat.model_folder import ModelFolder, named_template, template_names
 from rightcall.errors import DataError, RecipeError
 
-Message = dict[str, Any]
 Tools = Sequence[dict[str, Any]] | None
 Row = tuple[Sequence[Message], Tools]
 
@@ -46,13 +47,17 @@ class _Span(NamedTuple):
     """One assistant turn in the rendered text: [start, end) is what the model writes, end-of-turn token included."""
 
     start: int
+    stop: int  # of the answer, before its end-of-turn token
     end: int
 
 
 class ChatTemplate:
-    def __init__(self, folder: ModelFolder, source: str, name: str) -> None:
+    def __init__(self, folder: ModelFolder, source: str, name: str, form: CallForm = FORMS[0]) -> None:
         self.source = source
         self.name = name
+        self.form = form
+        # in which its calls are written (rightcall/dialects), set by toolcalls/template_check.py
+        self.dialect: str | None = None
         self.max_length: int = folder.max_length
         self.tokenizer: Tokenizer = folder.tokenizer
         self._variables = folder.special_tokens
@@ -66,9 +71,12 @@ class ChatTemplate:
         self._pieces: dict[str, array[int]] = {}
         self._cached_characters = 0
         self._control: re.Pattern[str] | None = None
+        self.edges: Edges = UNKNOWN
         self._probe_tools()
-        self.end_of_turn: str = self._probe_end_of_turn()
-        self.eos_ids: list[int] = sorted({self._ids[self.end_of_turn], *folder.eos_ids})
+        self.edges = self._probe_edges(folder)
+        self.end_of_turn: str = self.edges.text_end.token
+        ends = {self._ids[end.token] for end in (self.edges.text_end, self.edges.call_end)}
+        self.eos_ids: list[int] = sorted(ends | folder.eos_ids)
         self.pad_id: int = folder.pad_id if folder.pad_id is not None else self._ids[self.end_of_turn]
         self._control = self._probe_control_tokens(folder)
 
@@ -79,10 +87,7 @@ class ChatTemplate:
         Raises:
             RecipeError: a file is missing, or the template has no place for tools.
         """
-        folder = ModelFolder(Path(model_folder))
-        if template is not None:
-            return cls(folder, named_template(template), f"rightcall/chat/templates/{template}.jinja")
-        return cls(folder, folder.own_template(), str(model_folder))
+        return cls(*named_source(Path(model_folder), template))
 
     def render(self, messages: Sequence[Message], tools: Tools, *, add_generation_prompt: bool = False) -> str:
         """The conversation as one text, with the opening of an answer at its end when `add_generation_prompt` is set.
@@ -90,7 +95,10 @@ class ChatTemplate:
         Raises:
             DataError: the template refuses these messages, or one of them holds a control token.
         """
-        return self._render(messages, tools, add_generation_prompt, TEMPLATE_ARGUMENTS)
+        text = self._render(messages, tools, add_generation_prompt, TEMPLATE_ARGUMENTS)
+        if add_generation_prompt:
+            return text + self.edges.opening
+        return self._completed(text, messages, tools) if messages[-1].get("role") == "assistant" else text
 
     def prompt_text(self, messages: Sequence[Message], tools: Tools) -> str:
         return self.render(messages, tools, add_generation_prompt=True)
@@ -102,7 +110,11 @@ class ChatTemplate:
         span = self._span(text, messages, None, 1)
         if span is None:
             raise DataError(f"the chat template of {self.name} hides where this answer starts: {message!r}")
-        return text[span.start : span.end - len(self.end_of_turn)]
+        return text[span.start : span.stop]
+
+    def end_of(self, message: Message) -> str:
+        """The token at which the model stops after this message: some have one for texts and one for calls."""
+        return self._end_of(message).token
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools) -> list[int]:
         return self.tokenize(self.prompt_text(messages, tools))
@@ -180,7 +192,7 @@ class ChatTemplate:
         if not messages:
             raise DataError("a conversation needs at least one message, got []; quarantine the row")
         try:
-            plain = [rendering.template_message(message) for message in messages]
+            plain = formed(messages, self.form)
             self._refuse_control_tokens(plain, tools)
             return self._template.render(
                 # `tools: []` and `tools: null` mean the same to a model, but not to every template
@@ -233,13 +245,29 @@ class ChatTemplate:
         """
         head = messages[:index]
         prompt = self.prompt_text(head, tools) if head else ""
-        if not (head and text.startswith(prompt)) and head and _reasons(messages[index]):
+        if head and reasons(messages[index]) and not text.startswith(prompt):
             prompt = self._render(head, tools, True, TEMPLATE_ARGUMENTS | {"enable_thinking": True})
         whole = text if index + 1 == len(messages) else self.render(messages[: index + 1], tools)
-        if not (head and text.startswith(prompt) and text.startswith(whole)):
+        token = self.end_of(messages[index])
+        stop = whole.rfind(token, len(prompt))
+        end = stop + len(token)
+        if not head or stop < 0 or not text.startswith(prompt) or not text.startswith(whole[:end]):
             return None
-        end = whole.rfind(self.end_of_turn, len(prompt))
-        return _Span(len(prompt), end + len(self.end_of_turn)) if end >= 0 else None
+        return _Span(len(prompt), stop, end)
+
+    def _completed(self, text: str, messages: Sequence[Message], tools: Tools) -> str:
+        """With what stands before the last answer when a model writes it, and the token at which it stops."""
+        missing, last = self.edges.unanswered, messages[-1]
+        if missing and len(messages) > 1 and not reasons(last):
+            prompt = self._render(messages[:-1], tools, True, TEMPLATE_ARGUMENTS)
+            head = prompt.removesuffix(missing)
+            if head != prompt and text.startswith(head) and not text.startswith(prompt):
+                text = prompt + text[len(head) :]
+        end = self._end_of(last)
+        return text if end.written else text + end.token
+
+    def _end_of(self, message: Message) -> End:
+        return self.edges.call_end if message.get("tool_calls") else self.edges.text_end
 
     def _boundary(self, whole: list[int], prefix: list[int]) -> int:
         if whole[: len(prefix)] != prefix:
@@ -278,30 +306,35 @@ class ChatTemplate:
         parameters = {"type": "object", "properties": {"probe_argument": {"type": "string"}}}
         function = {"name": "probe_offered_tool", "description": "Probe.", "parameters": parameters}
         call = {"type": "function", "id": "call00000", "function": {"name": "probe_called_tool", "arguments": {}}}
-        try:
-            offered = self.render([user], [{"type": "function", "function": function}])
-            called = self.render([user, {"role": "assistant", "content": "", "tool_calls": [call]}], None)
-        except DataError as err:
-            raise RecipeError(f"the chat template of {self.name} fails on tools; {self._advice()}: {err}") from err
+        answer = {"role": "assistant", "content": "", "tool_calls": [call]}
+        offered = self._probe([user], [{"type": "function", "function": function}])
         if "probe_offered_tool" not in offered or "probe_argument" not in offered:
             raise RecipeError(f"the chat template of {self.name} ignores tools; {self._advice()}")
+        called = self._probe([user, answer], None)
         if "probe_called_tool" not in called:
             raise RecipeError(f"the chat template of {self.name} ignores an assistant's tool_calls; {self._advice()}")
+
+    def _probe(self, messages: Sequence[Message], tools: Tools, *, generate: bool = False) -> str:
+        try:
+            return self.render(messages, tools, add_generation_prompt=generate)
+        except DataError as err:
+            raise RecipeError(
+                f"the chat template of {self.name} fails on a short chat; {self._advice()}: {err}"
+            ) from err
 
     @staticmethod
     def _advice() -> str:
         return f"set model.chat_template to one of {template_names()!r}"
 
-    def _probe_end_of_turn(self) -> str:
-        text = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "probe_answer"}], None)
-        tail = text[text.rfind("probe_answer") + len("probe_answer") :]
-        ends = [token for token in self._ids if tail.lstrip().startswith(token)]
-        if not ends or "probe_answer" not in text:
-            raise RecipeError(
-                f"the chat template of {self.name} does not end an assistant turn with a special token of the "
-                f"tokenizer, but with {tail!r}: the model could never stop; {self._advice()}"
-            )
-        return max(ends, key=len)
+    def _probe_edges(self, folder: ModelFolder) -> Edges:
+        def render(messages: Sequence[Message], *, generate: bool = False) -> str:
+            return self._probe(messages, None, generate=generate)
+
+        stops = {token for token, id_ in self._ids.items() if id_ in folder.eos_ids}
+        try:
+            return find_edges(render, self._ids, stops)
+        except EdgeError as err:
+            raise RecipeError(f"the chat template of {self.name} {err}; {self._advice()}") from err
 
     def _probe_control_tokens(self, folder: ModelFolder) -> re.Pattern[str]:
         messages = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
@@ -313,7 +346,13 @@ class ChatTemplate:
         return re.compile("|".join(map(re.escape, sorted(written, key=len, reverse=True))))
 
 
-def _reasons(message: Message) -> bool:
-    content = message.get("content")
-    named = any(message.get(key) for key in ("reasoning_content", "thinking", "reasoning"))
-    return named or (isinstance(content, str) and "</think>" in content)
+def named_source(model_folder: Path, template: str | None) -> tuple[ModelFolder, str, str]:
+    """The folder, the template's text, and what messages call it; None = the model's own.
+
+    Raises:
+        RecipeError: a file is missing or cannot be read.
+    """
+    folder = ModelFolder(model_folder)
+    if template is not None:
+        return folder, named_template(template), f"rightcall/chat/templates/{template}.jinja"
+    return folder, folder.own_template(), str(model_folder)

@@ -1,7 +1,8 @@
-"""Can the calls that a model's chat template writes be read back? Asked whenever a model is loaded.
+"""Can what a model's chat template writes be read back? Asked whenever a model is loaded.
 
-A template may write calls in a dialect that the verifier does not know (Gemma 4, LFM2, Qwen3.5 …). Training on it would
-work, and every right answer would then be scored, and served, as no call at all.
+A template may write calls in a dialect that nothing here reads, take calls in a form of its own, drop a tool's result,
+or write an answer that does not follow its prompt. Training on it would work, and every right answer would then be
+scored, and served, as no call at all.
 """
 
 from __future__ import annotations
@@ -11,44 +12,84 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from rightcall.chat.messages import FORMS
 from rightcall.chat.model_folder import template_names
-from rightcall.chat.template import ChatTemplate
+from rightcall.chat.template import ChatTemplate, Message, named_source
+from rightcall.dialects.reading import dialect_of
 from rightcall.errors import DataError, RecipeError
 from rightcall.toolcalls.verifier import parse
 
 Calls = list[dict[str, Any]]
 
 _TRIP = {"stops": [{"city": "Zürich", "zip": 8001, "near": None}, {"city": "東京 😀"}], "direct": True, "weight": 2.5}
-# Two calls come last: a template may take one call only.
+_PARALLEL = [
+    {"name": "get_weather", "arguments": {"city": "Oslo", "place": {"zip": 150, "near": ["Ås"]}}},
+    {"name": "get_time", "arguments": {"city": "Rome"}},
+]
+# Two calls come first: of one alone the dialect may be in doubt.
 PROBES: tuple[Calls, ...] = (
+    _PARALLEL,
     [{"name": "plan_trip", "arguments": {"trip": _TRIP, "note": 'It\'s "5 < 6" & <b>\nnew</b>'}}],
     [{"name": "send_message", "arguments": {"from": "Ada", "class": "first"}}],
     [{"name": "get-current-weather", "arguments": {"city": "Oslo"}}],
-    [{"name": "get_weather", "arguments": {"city": "Oslo"}}, {"name": "get_time", "arguments": {"city": "Rome"}}],
+    [{"name": "open_gate", "arguments": {"code": "0042", "tries": 3, "share": 0.5, "now": False, "tags": ["a", "7"]}}],
+    [{"name": "list_orders", "arguments": {}}],
 )
 _QUESTION = {"role": "user", "content": "?"}
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
 def load_template(model_folder: Path, name: str | None = None) -> ChatTemplate:
-    """The model's own template, or the one in rightcall/chat/templates that is named.
+    """The model's own template, or the one in rightcall/chat/templates that is named, with the form of calls it takes.
 
     Raises:
-        RecipeError: a file is missing, the template has no place for tools, or its calls cannot be read back.
+        RecipeError: a file is missing, the template has no place for tools, or what it writes cannot be read back.
     """
-    template = ChatTemplate.load(model_folder, name)
+    folder, source, said = named_source(Path(model_folder), name)
+    unwritten: RecipeError | None = None
+    unread: RecipeError | None = None
+    for form in FORMS:
+        try:
+            template = ChatTemplate(folder, source, said, form)
+        except RecipeError as err:
+            if unwritten is None or (_raises(unwritten) and not _raises(err)):
+                unwritten = err
+            continue
+        try:
+            check(template)
+        except RecipeError as err:
+            unread = unread or err
+            continue
+        return template
+    raise unread or unwritten or RecipeError(f"the chat template of {said} takes calls in no known form; {_advice()}")
+
+
+def _raises(refusal: RecipeError) -> bool:
+    """Whether the template raised: what it does of itself in another form says more."""
+    return isinstance(refusal.__cause__, DataError)
+
+
+def check(template: ChatTemplate) -> None:
+    """Finds the dialect in which the template writes its calls, too.
+
+    Raises:
+        RecipeError: calls, a tool's result or a second turn do not come back from what the template writes.
+    """
     for calls in PROBES:
-        _read_back(template, calls)
-    return template
+        if written := _written(template, calls):
+            template.dialect = template.dialect or dialect_of(written, [_offered(call) for call in calls])
+            _read_back(template, written, calls)
+    _go_on(template)
 
 
-def _read_back(template: ChatTemplate, calls: Calls) -> None:
-    answer = {"role": "assistant", "content": "", "tool_calls": [_numbered(*each) for each in enumerate(calls)]}
-    tools = [_offered(call) for call in calls]
+def _written(template: ChatTemplate, calls: Calls) -> str | None:
+    """What generation would hand over; None = the template takes one call a message, and says so row by row."""
+    answer, tools = _answer(calls), [_offered(call) for call in calls]
     try:
         text = template.render([_QUESTION, answer], tools)
     except DataError as err:
         if len(calls) > 1:
-            return  # rows with parallel calls are refused one by one, in the template's own words
+            return None
         raise RecipeError(f"the chat template of {template.name} refuses {calls!r}; {_advice()}: {err}") from err
     try:
         _, ids = template.encode_pair([_QUESTION], tools, answer)
@@ -57,29 +98,65 @@ def _read_back(template: ChatTemplate, calls: Calls) -> None:
             f"calls as the chat template of {template.name} writes them are no answer to its prompt: "
             f"written: …{text[-120:]!r}; read back: nothing; {_advice()}: {err}"
         ) from err
-    # what generation hands over: all up to the first token at which it stops
-    written = template.decode(takewhile(lambda token: token not in template.eos_ids, ids))
-    parsed = parse(written)
+    return _until_the_end(template, ids)
+
+
+def _until_the_end(template: ChatTemplate, ids: list[int]) -> str:
+    return template.decode(takewhile(lambda token: token not in template.eos_ids, ids))
+
+
+def _read_back(template: ChatTemplate, written: str, calls: Calls) -> None:
+    parsed = parse(written, template.dialect, [_offered(call) for call in calls])
     # as JSON, because True == 1 == 1.0 in Python
-    if json.dumps(parsed.calls, sort_keys=True) != json.dumps(calls, sort_keys=True):
+    same = json.dumps(parsed.calls, sort_keys=True) == json.dumps(calls, sort_keys=True)
+    if template.dialect is None or not same or not parsed.strict:
+        read = parsed.calls if parsed.error is None else str(parsed.error)
+        forgiven = f", with {', '.join(parsed.forgiven)}" if parsed.forgiven else ""
         raise RecipeError(
             f"what the chat template of {template.name} writes for a call cannot be read back: "
-            f"written: {written[:120]!r}; read back: {parsed.calls if parsed.error is None else str(parsed.error)!r}; meant: {calls!r}; "
+            f"written: {written[:120]!r}; read back: {read!r}{forgiven}; meant: {calls!r}; "
             f"{_advice()}; a later version may read this dialect"
         )
 
 
-def _numbered(number: int, call: dict[str, Any]) -> dict[str, Any]:
-    """With an id of nine letters and digits, which Mistral's templates demand."""
-    return {"id": f"call{number:05}", "type": "function", "function": call}
+def _go_on(template: ChatTemplate) -> None:
+    """A tool's result, the answer to it, and a second question with its call."""
+    first, second = ([{"name": "get_weather", "arguments": {"city": city}}] for city in ("Oslo", "Rome"))
+    tools = [_offered(first[0])]
+    result = {"role": "tool", "tool_call_id": "call00000", "name": "get_weather", "content": "probe_result"}
+    answer, question = {"role": "assistant", "content": "probe_answer"}, {"role": "user", "content": "probe_question"}
+    messages = [_QUESTION, _answer(first), result, answer, question, _answer(second)]
+    for index, what in ((3, "probe_result"), (5, "probe_question")):
+        head = messages[:index]
+        try:
+            prompt = template.prompt_text(head, tools)
+            _, ids = template.encode_pair(head, tools, messages[index])
+        except DataError as err:
+            raise RecipeError(
+                f"the chat template of {template.name} cannot go on after a tool's result; {_advice()}: {err}"
+            ) from err
+        if what not in prompt:
+            raise RecipeError(
+                f"the chat template of {template.name} leaves out {head[-1]!r}: …{prompt[-120:]!r}; {_advice()}"
+            )
+        if index == 5:
+            _read_back(template, _until_the_end(template, ids), second)
+        elif "probe_answer" not in template.decode(ids):
+            raise RecipeError(
+                f"the chat template of {template.name} leaves out the answer to a tool's result: "
+                f"…{template.render(messages[:4], tools)[-120:]!r}; {_advice()}"
+            )
+
+
+def _answer(calls: Calls) -> Message:
+    numbered = [{"id": f"call{number:05}", "type": "function", "function": call} for number, call in enumerate(calls)]
+    return {"role": "assistant", "content": "", "tool_calls": numbered}
 
 
 def _offered(call: dict[str, Any]) -> dict[str, Any]:
-    types = {
-        name: {"type": "object" if isinstance(value, dict) else "string"} for name, value in call["arguments"].items()
-    }
-    function = {"name": call["name"], "description": "", "parameters": {"type": "object", "properties": types}}
-    return {"type": "function", "function": function}
+    properties = {name: {"type": _TYPES[type(value)], "description": ""} for name, value in call["arguments"].items()}
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "function", "function": {"name": call["name"], "description": "", "parameters": parameters}}
 
 
 def _advice() -> str:
