@@ -12,7 +12,8 @@ from rightcall.bfcl import calls as bfcl_calls
 from rightcall.bfcl import derive, text
 from rightcall.bfcl import phrases as bfcl_phrases
 from rightcall.errors import DataError
-from rightcall.rows import canonical, snapshots, vocabulary
+from rightcall.records import reading as canonical
+from rightcall.rows import snapshots, vocabulary
 
 CITIES = ["Oslo", "Rome", "Lima", "Cairo", "Quito", "Delhi", "Perth", "Turin"]
 
