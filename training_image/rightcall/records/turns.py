@@ -90,7 +90,7 @@ def joined(messages: list[Any]) -> list[Any]:
     """What the assistant says right before it calls is one turn with the call."""
     found: list[Any] = []
     for message in messages:
-        before = found[-1] if found else None
+        before: Any = found[-1] if found else None
         if _says(before) and isinstance(message, dict) and message.get("tool_calls") and not message.get("content"):
             found[-1] = {**message, "content": before["content"]}
         else:
