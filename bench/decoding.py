@@ -23,7 +23,7 @@ BATCH = 16
 
 
 def prompts_of(arguments: argparse.Namespace, template: Any) -> list[list[int]]:
-    from rightcall.rows.canonical import to_canonical
+    from rightcall.records.reading import to_canonical
 
     path: Path = arguments.conversations
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:

@@ -147,7 +147,7 @@ def score(model: Path, records: list[dict[str, Any]], task: str, dtype: str) -> 
     from rightcall.evaluation.questions import read_questions
     from rightcall.likelihood.scorer import Scorer
     from rightcall.recipe.sections import EvaluationSection
-    from rightcall.rows.canonical import to_canonical
+    from rightcall.records.reading import to_canonical
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     # the task's prompts use no chat template, but the loader wants one with a place for tools

@@ -30,7 +30,7 @@ BATCH, ACCUMULATION = 4, 2
 
 
 def rows_of(path: Path, count: int) -> list[dict[str, Any]]:
-    from rightcall.rows.canonical import to_canonical
+    from rightcall.records.reading import to_canonical
 
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         numbered = zip(range(count), lines, strict=False)
@@ -40,7 +40,7 @@ def rows_of(path: Path, count: int) -> list[dict[str, Any]]:
 def conversations_of(
     path: Path, tools: list[dict[str, Any]], count: int, template: Any, max_length: int
 ) -> list[dict[str, Any]]:
-    from rightcall.rows.canonical import to_canonical
+    from rightcall.records.reading import to_canonical
 
     found: list[dict[str, Any]] = []
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:

@@ -132,7 +132,7 @@ def roles_alternate(messages: Messages) -> bool:
 
 def without_greeting(row: Row) -> Messages:
     """A logged conversation may begin with the assistant's greeting; nobody has asked anything yet."""
-    asked = next(index for index, message in enumerate(row["messages"]) if message["role"] == "user")
+    asked = next((index for index, message in enumerate(row["messages"]) if message["role"] == "user"), 0)
     return list(row["messages"][asked:])
 
 

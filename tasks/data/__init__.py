@@ -4,7 +4,6 @@ checked_rows.py     rows through the checks, some thousand at a time
 conversations.py    logged conversations: read, freed of secrets, each on its side
 described.py        checks.json in words
 downloads.py        pip, the Hub's client, boto3
-lines.py            lines of files as a bounded stream
 near_duplicates.py  rows that nearly repeat an earlier one: signatures on disk
 preview.py          three rows as they are trained on
 snapshot.py         sources to a parquet file for each kind of rows, and a quarantine

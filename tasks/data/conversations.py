@@ -13,8 +13,8 @@ import orjson
 from data_checks.row_content import conversation_key
 from rightcall.errors import DataError, SourceError
 from rightcall.recipe.sections import ConversationSource, DataSection
+from rightcall.records.conversation_records import Named, to_conversation
 from rightcall.retail.derive import derive
-from rightcall.rows.conversation_records import Named, to_conversation
 from rightcall.rows.conversations import share_of
 from rightcall.rows.lines import parse_line
 from rightcall.rows.secrets import redact_record, redact_text
@@ -23,8 +23,8 @@ from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.words import guess_behaviour
 from tasks.data import sources
 from tasks.data.checked_rows import CheckedRows
-from tasks.data.lines import TEXT_CHARACTERS, Line, files_of, read_lines
 from tasks.data.tally import Place
+from tasks.files.lines import TEXT_CHARACTERS, Line, files_of, read_lines
 
 TRAIN, EVALUATION = "train", "evaluation"
 
@@ -53,6 +53,7 @@ def read_conversations(data: DataSection, rows: CheckedRows, cache: Path) -> Hea
         for name, line in _records(path, source, data.seed):
             rows.tally.belongs(name, sources.short_name(source.uri, source.file))
             reader.read(line, name)
+        rows.tally.unused_of(sources.short_name(source.uri, source.file)).update(named.unused)
         heard.endings += named.endings
         heard.greetings += named.greetings
         if data.group_by is not None and named.fields and data.group_by not in named.fields:

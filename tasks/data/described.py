@@ -20,6 +20,7 @@ def describe(checks: Json, place: str) -> str:
         list(_reasons(checks)),
         list(_sampled_out(checks)),
         [f"Warning: {text}" for text in checks["warnings"]],
+        list(described_columns(checks)),
         [
             f"Snapshot: {place}",
             f"Every row that was not kept, with its reasons: {place}/quarantine.jsonl",
@@ -56,8 +57,8 @@ def described_conversations(checks: Json) -> Iterator[str]:
         )
     if found["endings_left_out"]:
         yield (
-            f"{found['endings_left_out']:,} conversations go on after the assistant's last turn; what follows it is left "
-            "out, nothing answers it."
+            f"{found['endings_left_out']:,} conversations go on after the assistant's last turn, or the last to be "
+            "trained; what follows it is left out."
         )
     if found["greetings"]:
         yield f"{found['greetings']:,} conversations begin with the assistant; the greeting is kept, not trained or judged."
@@ -66,6 +67,14 @@ def described_conversations(checks: Json) -> Iterator[str]:
         yield (
             f"Secrets redacted before anything was stored: {kinds}. Replace those that are still valid: they were in a log."
         )
+
+
+def described_columns(checks: Json) -> Iterator[str]:
+    """Columns and fields of messages that no row is made of, a line a source."""
+    for kind, found in checks["not_used"].items():
+        for source, columns in found.items():
+            names = ", ".join(f"{name!r} ({count:,})" for name, count in columns.items())
+            yield f"Not used of {source}, with the number of {kind} rows that have it: {names}."
 
 
 def _behaviours(checks: Json) -> str:

@@ -26,16 +26,16 @@ from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import Source
-from rightcall.rows.canonical import to_canonical
+from rightcall.records.reading import to_canonical
 from rightcall.rows.lines import parse_line, refuse_deep
 from rightcall.rows.vocabulary import Row, RowKind
 from tasks.data import sources
 from tasks.data.checked_rows import CheckedRows, Limit
 from tasks.data.conversations import EVALUATION, TRAIN, read_conversations
-from tasks.data.lines import MAX_LINE_BYTES, Line, files_of, read_lines
 from tasks.data.snapshot_checks import report_checks, sources_of, stop_if_unfit
 from tasks.data.split import Split
 from tasks.data.tally import Place
+from tasks.files.lines import MAX_LINE_BYTES, Line, files_of, read_lines
 
 Json = dict[str, Any]
 NO_TOOLS_SHARE = 12  # one item in twelve of a sampled evaluation offers no tool, where there are such items
@@ -69,7 +69,7 @@ def build_snapshot(recipe: Recipe, template: ChatTemplate, folder: Path, scratch
         kept = {kind: _sample(rows, recipe, folder) for kind, rows in checked.items()}
     if split is None:
         del checked["step"]
-    checks = report_checks(recipe, checked, kept, split=split, folder=folder, scratch=scratch)
+    checks = report_checks(recipe, checked, kept, split=split, template=template, folder=folder, scratch=scratch)
     (folder / "checks.json").write_text(json.dumps(checks, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     stop_if_unfit(recipe, checks)
     return checks
@@ -201,7 +201,7 @@ def _read_line(line: Line, name: str, adapter: str, rows: CheckedRows) -> None:
             raise line.problem
         if record is None:
             record = parse_line(line.content)
-        row = to_canonical(record, rows.kind, name, line.number, adapter)
+        row = to_canonical(record, rows.kind, name, line.number, adapter, unused=rows.tally.unused_of(name))
     except DataError as err:
         rows.refuse(err, line.text, place)
         return

@@ -12,10 +12,12 @@ from data_checks.flags import is_live, questions
 from data_checks.held_out import said_key
 from data_checks.rules import severity_of
 from data_checks.suites import judge
+from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.measurement.baseline import rule_items
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import Source
+from rightcall.records.schemas import OPTIONAL
 from rightcall.rows.snapshots import iter_snapshot
 from rightcall.rows.vocabulary import BEHAVIOURS, RowKind
 from tasks.data.checked_rows import CheckedRows
@@ -33,7 +35,7 @@ TRAINED: dict[RowKind, str] = {"sft": "messages", "preference": "prompt"}  # the
 
 def report_checks(
     recipe: Recipe, checked: dict[RowKind, CheckedRows], kept: dict[RowKind, list[int]], *, split: Split | None,
-    folder: Path, scratch: Path,
+    template: ChatTemplate, folder: Path, scratch: Path,
 ) -> Json:  # fmt: skip
     """What checks.json says.
 
@@ -50,6 +52,7 @@ def report_checks(
         "rows": {kind: _counts(rows, kept[kind]) for kind, rows in checked.items()},
         "reasons": _reasons(checked),
         "warnings": [text for rows in checked.values() for text in warnings_of(rows)],
+        "not_used": _not_used(recipe, checked, template),
         "classes": behaviours,
         "classes_in_detail": {**behaviours, **classes},
         **({"conversations": describe_split(split, kept["conversation"])} if split is not None else {}),
@@ -97,6 +100,34 @@ def _reasons(checked: dict[RowKind, CheckedRows]) -> Json:
             total.items(), key=lambda item: (severity_of(item[0]) != "critical", -item[1], item[0])
         )
     }
+
+
+def _not_used(recipe: Recipe, checked: dict[RowKind, CheckedRows], template: ChatTemplate) -> Json:
+    """Kind → source → column or field of messages → distinct rows that have it and were made without it."""
+    used = {name for name in OPTIONAL if _writes(template, name.removeprefix("messages[]."))} | {recipe.data.group_by}
+    left = {
+        kind: {
+            source: {name: count for name, count in sorted(names.items()) if name not in used}
+            for source, names in rows.tally.unused.items()
+        }
+        for kind, rows in checked.items()
+    }
+    return {
+        kind: found
+        for kind, each in left.items()
+        if (found := {name: columns for name, columns in each.items() if columns})
+    }
+
+
+def _writes(template: ChatTemplate, name: str) -> bool:
+    """Whether a model would see this field of a message."""
+    mark = "what the field holds"
+    try:
+        return mark in template.render(
+            [{"role": role, "content": "?", name: mark} for role in ("user", "assistant")], None
+        )
+    except DataError:
+        return False
 
 
 def warnings_of(rows: CheckedRows) -> Iterator[str]:

@@ -31,6 +31,9 @@ class Tally:
     lengths_of: dict[str, array[int]] = field(
         default_factory=lambda: defaultdict(lambda: array("i"))
     )  # source → tokens
+    unused: dict[str, Counter[str]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )  # source → column or field of a message that no part of a row is made of → distinct rows
     _source_of: dict[str, str] = field(default_factory=dict)  # file → the source it belongs to
 
     def belongs(self, file: str, source: str) -> None:
@@ -53,6 +56,9 @@ class Tally:
         self.reasons_of[self.source(place)][reason] += 1
         if reason not in self.examples:
             self.examples[reason] = f"{place.source} line {place.line}: {shown}"[:EXAMPLE_CHARACTERS]
+
+    def unused_of(self, file: str) -> Counter[str]:
+        return self.unused[self._source_of.get(file, file)]
 
     def source(self, place: Place) -> str:
         return self._source_of.get(place.source, place.source)

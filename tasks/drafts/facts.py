@@ -11,7 +11,7 @@ from typing import Any
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, RecipeError
-from rightcall.rows.canonical import to_canonical
+from rightcall.records.reading import to_canonical
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.words import guess_behaviour

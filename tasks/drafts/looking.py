@@ -22,7 +22,7 @@ from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.template_check import load_template
 from tasks.data import sources
-from tasks.data.lines import Line, files_of, read_lines
+from tasks.files.lines import Line, files_of, read_lines
 from tasks.store.folder_store import Store
 
 Kind = Literal["conversations", "sft", "preference", "evaluation"]  # as the fields of a recipe's data section

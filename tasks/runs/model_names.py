@@ -9,7 +9,7 @@ from rightcall.errors import DataError, StoreError
 from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
 from rightcall.rows.lines import parse_line
-from tasks.data.lines import files_of, read_lines
+from tasks.files.lines import files_of, read_lines
 from tasks.stages.training import prepare_base
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef

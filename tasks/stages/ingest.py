@@ -13,7 +13,7 @@ from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import ConversationSource, Source
 from rightcall.toolcalls.template_check import load_template
 from tasks.data import sources
-from tasks.data.described import describe, described_conversations
+from tasks.data.described import describe, described_columns, described_conversations
 from tasks.data.preview import preview_rows
 from tasks.data.snapshot import CHAT_PARTS, Json, build_snapshot
 from tasks.data.snapshot_checks import sources_of
@@ -67,8 +67,8 @@ def _identity(source: Source) -> Json:
         "rightcall.bfcl.derive",
         "rightcall.chat.template",
         "rightcall.retail.derive",
-        "rightcall.rows.canonical",
-        "rightcall.rows.conversation_records",
+        "rightcall.records.conversation_records",
+        "rightcall.records.reading",
         "rightcall.rows.conversations",
         "rightcall.rows.secrets",
         "rightcall.toolcalls.words",
@@ -79,7 +79,8 @@ def _identity(source: Source) -> Json:
         "tasks.data.checked_rows",
         "tasks.data.snapshot",
         "tasks.data.near_duplicates",
-        "tasks.data.lines",
+        "tasks.files.lines",
+        "tasks.files.tables",
     ),
 )
 def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
@@ -94,6 +95,8 @@ def ingest_snapshot(run: StageRun, recipe: Recipe, base: ArtifactRef) -> Json:
         run.logger.info("%s: %s", kind, ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     for line in described_conversations(checks):
         run.logger.info("%s", line)
+    for line in described_columns(checks):
+        run.logger.warning("%s", line)
     for warning in checks["warnings"]:
         run.logger.warning("%s", warning)
     return {

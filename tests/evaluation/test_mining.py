@@ -18,10 +18,10 @@ from rightcall.errors import DataError
 from rightcall.evaluation import mine
 from rightcall.job.folders import Job, load_job
 from rightcall.recipe.sections import MineSection
+from rightcall.records.reading import to_canonical
 from rightcall.rollouts.mining_report import report, require_pairs
 from rightcall.rollouts.pairs import answer_message, balanced, judge, make_pairs
 from rightcall.rollouts.steps import choose, fitting, seed_of, training_steps
-from rightcall.rows.canonical import to_canonical
 from rightcall.rows.snapshots import read_snapshot
 from rightcall.rows.vocabulary import REJECTED_KINDS
 from rightcall.toolcalls.verifier import ERROR_KINDS

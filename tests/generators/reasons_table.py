@@ -16,7 +16,12 @@ from data_checks.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 NOT_OF_A_ROW = {"missing_snapshot"}
-READERS = ("training_image/rightcall/rows", "tasks/data")  # where a line becomes a row
+READERS = (
+    "training_image/rightcall/rows",
+    "training_image/rightcall/records",
+    "tasks/data",
+    "tasks/files",
+)  # where a line becomes a row
 
 
 def reasons_table() -> str:

@@ -18,7 +18,7 @@ from tiny import call_message, text_message, tiny_choice_rows, tiny_preference_r
 from rightcall.errors import DataError, SourceError
 from rightcall.recipe.schema import Recipe
 from rightcall.rows.snapshots import read_snapshot
-from tasks.data.lines import Line, read_lines
+from tasks.files.lines import Line, read_lines
 
 
 def survives(paths: dict[str, Path]) -> dict[Path, str]:
@@ -90,7 +90,7 @@ def test_a_line_of_50_mb_is_quarantined_and_never_held(tmp_path: Path) -> None:
             stream.write(b"x" * 1_000_000)
         stream.write(b'"}\n{"id": "next"}\n')
     code = (
-        "import resource; from pathlib import Path; from tasks.data.lines import read_lines\n"
+        "import resource; from pathlib import Path; from tasks.files.lines import read_lines\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"for line in read_lines(Path({str(path)!r})):\n"
         "    print(line.number, line.size_bytes, len(line.text), line.problem)\n"

@@ -19,7 +19,7 @@ from data_checks.sampling import balanced_whole_rows, whole_groups
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.recipe.sections import ConversationSource
-from rightcall.rows.conversation_records import Named, to_conversation
+from rightcall.records.conversation_records import Named, to_conversation
 from rightcall.rows.conversations import steps_of, without_front
 from rightcall.rows.secrets import redact, redact_record
 from rightcall.rows.snapshots import read_snapshot
@@ -337,6 +337,27 @@ def test_a_long_conversation_is_refused_with_its_length_or_cut_at_the_front(tmp_
     assert row["n_tokens"] <= 600
     assert (row["messages"][0]["role"], row["messages"][-1]["content"]) == ("user", "All done now.")
     assert all(row["messages"][index]["role"] == "assistant" for index, _ in row["trained"])
+
+
+def test_turn_by_turn_a_long_conversation_loses_only_the_turns_that_do_not_fit_and_these_with_their_length(
+    tmp_path: Path,
+) -> None:
+    records = logged(40)
+    records[3]["messages"] += [
+        message for n in range(20) for message in (user(f"One more thing {n}?"), text_message(f"I see, {n}."))
+    ]
+    log = write_log(tmp_path, records)
+    folder, checks = snapshot_of(conversation_recipe(log, max_length=600, train_on="last", tolerance=0.2), tmp_path)
+    rows = [row for row in read_snapshot(folder, "sft") if row["id"].startswith("c3/")]
+    refused = quarantined(folder)
+    assert len(rows) + len(refused) == 3 + 20
+    assert rows
+    assert {(entry["kind"], *entry["reasons"]) for entry in refused} == {("sft", "too_long")}
+    assert max(row["n_tokens"] for row in rows) <= 600
+    lengths = [int(entry["detail"].split()[0].replace(",", "")) for entry in refused]
+    assert lengths == sorted(lengths)
+    assert lengths[0] > 600
+    assert checks["rows"]["sft"]["in"] == checks["rows"]["sft"]["kept"] + len(refused)
 
 
 def test_the_front_is_left_out_whole_and_what_is_trained_moves_along() -> None:

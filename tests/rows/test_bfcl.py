@@ -13,7 +13,8 @@ from rightcall.bfcl import derive, text, training_rows
 from rightcall.bfcl import phrases as bfcl_phrases
 from rightcall.bfcl.situations import Situation, with_gold
 from rightcall.errors import DataError
-from rightcall.rows import canonical, snapshots, vocabulary
+from rightcall.records import reading as canonical
+from rightcall.rows import snapshots, vocabulary
 from rightcall.rows.tool_schemas import normalise_tools
 
 CITIES = ["Oslo", "Rome", "Lima", "Cairo", "Quito", "Delhi", "Perth", "Turin"]

@@ -10,7 +10,8 @@ from jsonschema import Draft202012Validator
 from snapshot_writer import write_rows
 
 from rightcall.errors import DataError
-from rightcall.rows import canonical, lines, snapshots, tool_schemas, vocabulary
+from rightcall.records import reading as canonical
+from rightcall.rows import lines, snapshots, tool_schemas, vocabulary
 
 WEATHER = {
     "name": "get_weather",

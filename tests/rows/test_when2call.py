@@ -5,7 +5,8 @@ import json
 import pytest
 
 from rightcall.errors import DataError
-from rightcall.rows import canonical, snapshots, vocabulary, when2call
+from rightcall.records import reading as canonical
+from rightcall.rows import snapshots, vocabulary, when2call
 
 TOOL = json.dumps(
     {

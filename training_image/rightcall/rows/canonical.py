@@ -1,7 +1,7 @@
-"""Canonical rows: brings a record into the one shape that every part relies on.
+"""Canonical rows: brings a record under OpenAI's names into the one shape that every part relies on.
 
 sft:        {"id", "source", "messages": […, {"role": "assistant", "content": "", "tool_calls": […]}], "tools": […],
-            "behaviour"}
+            "behaviour"}, and "trained": [[message, behaviour], …] where the record switches turns off
 preference: {"id", "source", "prompt": […], "tools": […], "chosen": {…}, "rejected": {…}, "behaviour", "rejected_kind"}
 choice:     {"id", "source", "question", "tools": […], "answers": {behaviour: text}, "correct_answer"},
             and "raw_tools": [text, …] where the file writes the tools as text that the canonical form would change
@@ -19,8 +19,9 @@ from typing import Any, get_args
 
 from rightcall.errors import DataError
 from rightcall.rows import when2call
-from rightcall.rows.lines import naming_the_line, reject_constant
-from rightcall.rows.snapshots import COLUMNS, RAW_TOOLS
+from rightcall.rows.lines import reject_constant
+from rightcall.rows.snapshots import COLUMNS
+from rightcall.rows.switches import SWITCHES, switch_of, switched_on
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import BEHAVIOURS, REJECTED_KINDS, Row, RowKind, StringRule
 
@@ -32,30 +33,23 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
+REASONING = ("reasoning_content", "reasoning", "thinking")  # names of one thing
+# of a message, and always read; REASONING and name are kept as well, for templates that write them
+MESSAGE_FIELDS = frozenset(
+    ("role", "content", "tool_calls", "function_call", "refusal", "tool_call_id", "behaviour", "accepted", *SWITCHES)
+)
 
 
-def to_canonical(record: Row, kind: RowKind, source: str, number: int, adapter: str = "auto") -> Row:
-    """The record as a canonical row; ``number`` is its line, named in errors.
+def canonical_row(record: Row, kind: RowKind) -> Row:
+    """A record with OpenAI's names, or with those above, as a row without id and source.
 
     Tools are shared between rows: do not change them.
 
     Raises:
         DataError: its reason is missing_field:<name>, unknown_schema, bad_role, bad_content, bad_arguments,
-            bad_behaviour, bad_tool, bad_tools, bad_toolcall, duplicate_tool or too_deep; the line is named at the end.
+            bad_behaviour, bad_switch, bad_tool, bad_tools, bad_toolcall, duplicate_tool or nothing_trained.
     """
-    written = record
-    with naming_the_line(number, source):
-        if adapter == "when2call" or (adapter == "auto" and when2call.is_record(record)):
-            record = when2call.reshape(record, kind)
-        elif adapter == "bfcl" or ("function" in record and "question" in record):
-            raise DataError(
-                "a BFCL record is half a row; name the folder with adapter bfcl, not its files", reason="unknown_schema"
-            )
-        row = _CANONICAL[kind](record)
-    given = record.get("id")
-    raw = when2call.raw_tools(written, row["tools"]) if kind == "choice" else None
-    text = {RAW_TOOLS: raw} if raw is not None else {}
-    return {"id": str(given) if given not in (None, "") else content_digest(row), "source": source, **row, **text}
+    return _CANONICAL[kind](record)
 
 
 def content_digest(row: Row) -> str:
@@ -64,24 +58,47 @@ def content_digest(row: Row) -> str:
 
 def _sft(record: Row) -> Row:
     if "messages" not in record:
-        raise _absent("messages", record, "an SFT row has messages and tools")
+        raise _absent(
+            "messages",
+            record,
+            "an SFT row has messages (or conversations; prompt, completion; query, answers; chat) and tools",
+        )
     messages = canonical_messages(record["messages"])
     if messages[-1]["role"] != "assistant":
         raise DataError(
             f"the last message is the {messages[-1]['role']!r}'s; an SFT row ends with the assistant's answer",
             reason="bad_role",
         )
-    behaviour = _behaviour(record.get("behaviour") or when2call.infer_behaviour(messages[-1]))
-    return {"messages": messages, "tools": normalise_tools(record.get("tools")), "behaviour": behaviour}
+    row: Row = {"messages": messages, "tools": normalise_tools(record.get("tools"))}
+    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    on = switched_on(record["messages"], turns)
+    if on is None or on == turns:
+        raw = record["messages"][-1] if isinstance(record["messages"], list) else None
+        return row | {"behaviour": _behaviour(record.get("behaviour") or label_of(raw, messages[-1]))}
+    named = {turns[-1]: record.get("behaviour")}
+    trained = [[at, _behaviour(named.get(at) or label_of(record["messages"][at], messages[at]))] for at in on]
+    # nothing is learned from what follows the last trained turn
+    return row | {"messages": messages[: on[-1] + 1], "behaviour": trained[-1][1], "trained": trained}
+
+
+def label_of(raw: Any, message: Row, guess: Callable[[Row], str] = when2call.infer_behaviour) -> Any:
+    """A turn's behaviour: its label, what the record marks as a refusal, or a guess."""
+    if isinstance(raw, dict) and raw.get("behaviour") is not None:
+        return raw["behaviour"]
+    return "cannot_answer" if _refusal(raw) else guess(message)
 
 
 def _preference(record: Row) -> Row:
     for name in ("prompt", "chosen", "rejected"):
         if name not in record:
-            raise _absent(name, record, "a preference row has prompt, chosen, rejected and tools")
+            raise _absent(
+                name,
+                record,
+                "a preference row has prompt, chosen, rejected (or input, preferred_output, non_preferred_output) and tools",
+            )
     prompt = canonical_messages(record["prompt"])
-    chosen, rejected = _answer(record["chosen"]), _answer(record["rejected"])
-    kind = record.get("rejected_kind") or when2call.infer_behaviour(rejected)
+    (chosen, right), (rejected, wrong) = _answer(record["chosen"]), _answer(record["rejected"])
+    kind = record.get("rejected_kind") or wrong
     if kind not in REJECTED_KINDS:
         raise DataError(f"rejected_kind is {kind!r}; one of {', '.join(REJECTED_KINDS)}", reason="bad_behaviour")
     return {
@@ -89,7 +106,7 @@ def _preference(record: Row) -> Row:
         "tools": normalise_tools(record.get("tools")),
         "chosen": chosen,
         "rejected": rejected,
-        "behaviour": _behaviour(record.get("behaviour") or when2call.infer_behaviour(chosen)),
+        "behaviour": _behaviour(record.get("behaviour") or right),
         "rejected_kind": kind,
     }
 
@@ -158,18 +175,25 @@ def _behaviour(name: Any) -> str:
     return str(name)
 
 
-def _answer(raw: Any) -> Row:
-    """chosen and rejected: a message, a list of one message (TRL's conversational format), or a plain text."""
+def _answer(raw: Any) -> tuple[Row, str]:
+    """chosen or rejected, and its behaviour: a message, a list of one (TRL's conversational format), or a plain text."""
     if isinstance(raw, str):
         raw = {"role": "assistant", "content": raw}
-    elif isinstance(raw, list) and len(raw) == 1:
+    elif isinstance(raw, list):
+        if len(raw) != 1:
+            raise DataError(
+                f"an answer of {len(raw)} messages; chosen and rejected are one turn of the assistant's",
+                reason="bad_content",
+            )
         raw = raw[0]
     message = _message(raw)
     if message["role"] != "assistant":
         raise DataError(
             f"an answer of the {message['role']!r}; chosen and rejected are the assistant's", reason="bad_role"
         )
-    return message
+    if switch_of(raw) is False:
+        raise DataError("one of the two answers has weight 0; drop the pair", reason="nothing_trained")
+    return message, label_of(raw, message)
 
 
 def canonical_messages(raw: Any) -> list[Row]:
@@ -187,18 +211,20 @@ def _message(raw: Any) -> Row:
     if role is None:
         raise DataError(f"{raw.get('role')!r}; one of {', '.join(sorted(_ROLES))}", reason="bad_role")
     message: Row = {"role": role, "content": _content(raw.get("content"))}
-    if raw.get("tool_calls"):
-        if role != "assistant" or not isinstance(raw["tool_calls"], list):
-            raise DataError(
-                f"tool_calls of the {role!r} are {str(raw['tool_calls'])[:80]!r}; a list, of the assistant only",
-                reason="bad_arguments",
-            )
-        message["tool_calls"] = [_call(call, index) for index, call in enumerate(raw["tool_calls"])]
+    if refusal := _refusal(raw):
+        message["content"] = _refused(message, refusal)
+    for name in REASONING:
+        if raw.get(name) not in (None, ""):
+            message["reasoning_content"] = _reasoning(raw[name], role)
+            break
+    calls = _raw_calls(raw, role)
+    if calls:
+        message["tool_calls"] = [_call(call, index) for index, call in enumerate(calls)]
     if raw.get("accepted"):
-        message["accepted"] = _accepted_of_calls(raw["accepted"], len(message.get("tool_calls", ())))
-    if role == "tool":
-        message |= {name: str(raw[name]) for name in ("tool_call_id", "name") if raw.get(name) is not None}
-    elif not message["content"] and "tool_calls" not in message:
+        message["accepted"] = _accepted_of_calls(raw["accepted"], len(calls))
+    names = ("tool_call_id", "name") if role == "tool" else ("name",)
+    message |= {name: str(raw[name]) for name in names if raw.get(name) not in (None, "")}
+    if role != "tool" and not message["content"] and not calls:
         raise DataError(f"the {role!r}'s message is empty; drop the row or fill it", reason="bad_content")
     return message
 
@@ -212,14 +238,73 @@ def _accepted_of_calls(raw: Any, calls: int) -> list[Row]:
     return [_accepted(of_call) for of_call in raw]
 
 
+def _raw_calls(raw: Row, role: str) -> list[Any]:
+    """function_call is OpenAI's older name for the one call of a turn."""
+    calls, older = raw.get("tool_calls"), raw.get("function_call")
+    if calls and older:
+        raise DataError(
+            "a message has both function_call and tool_calls; leave one of them out", reason="bad_arguments"
+        )
+    if older:
+        calls = [older]
+    if calls and (role != "assistant" or not isinstance(calls, list)):
+        raise DataError(
+            f"tool_calls of the {role!r} are {str(calls)[:80]!r}; a list, of the assistant only", reason="bad_arguments"
+        )
+    return calls or []
+
+
+def _refusal(raw: Any) -> str:
+    """What the assistant said instead of an answer: a field, or a part of the content."""
+    if not isinstance(raw, dict):
+        return ""
+    if isinstance(raw.get("refusal"), str) and raw["refusal"]:
+        return str(raw["refusal"])
+    content = raw.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
+
+
+def _refused(message: Row, refusal: str) -> str:
+    if message["role"] != "assistant" or message["content"] not in ("", refusal):
+        raise DataError(
+            f"a message of the {message['role']!r} has the refusal {refusal[:80]!r} and says {message['content'][:80]!r}; "
+            "leave one of them out",
+            reason="bad_content",
+        )
+    return refusal
+
+
+def _reasoning(raw: Any, role: str) -> str:
+    if role != "assistant" or not isinstance(raw, str):
+        raise DataError(
+            f"reasoning_content of the {role!r} is {str(raw)[:80]!r}; give a text, of the assistant only",
+            reason="bad_content",
+        )
+    return raw
+
+
 def _content(raw: Any) -> str:
     if raw is None:
         return ""
     if isinstance(raw, str):
         return raw
-    if isinstance(raw, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in raw):
-        return "".join(part["text"] for part in raw)
+    if isinstance(raw, list):
+        texts = [_part(part) for part in raw]
+        if None not in texts:
+            return "".join(text for text in texts if text)
     raise DataError(f"content is {str(raw)[:80]!r}; give text or text parts", reason="bad_content")
+
+
+def _part(part: Any) -> str | None:
+    """None = it is no text, as an image is none; a refusal is said beside the text."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        return None
+    if isinstance(part.get("refusal"), str) and part.get("type") == "refusal":
+        return ""
+    return part["text"] if isinstance(part.get("text"), str) else None
 
 
 def _call(raw: Any, index: int) -> Row:

@@ -9,13 +9,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from rightcall.errors import DataError
-from rightcall.rows.canonical import canonical_messages, content_digest
+from rightcall.records.schemas import as_openai
+from rightcall.rows.canonical import canonical_messages, content_digest, label_of
 from rightcall.rows.lines import naming_the_line
+from rightcall.rows.switches import switched_on
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import BEHAVIOURS, Row
 
@@ -33,22 +36,23 @@ class Named:
     fields: dict[str, None] = field(default_factory=dict)  # of all records, in order
     endings: int = 0  # conversations that went on after the last assistant turn
     greetings: int = 0  # that the assistant began
+    unused: Counter[str] = field(default_factory=Counter)  # columns and fields that no conversation is made of
 
 
 def to_conversation(record: Row, source: str, number: int, named: Named, guess: Callable[[str], str]) -> Row:
     """The record as a conversation; ``guess`` gives the behaviour of a text that has no label.
 
-    What follows the last assistant turn is left out: nothing answers it.
+    What follows the last assistant turn is left out: nothing answers it. So is what follows the last one that is trained.
 
     Raises:
         DataError: its reason is one of canonical_messages' or normalise_tools', or missing_field:<name>,
-            no_assistant_turn, two_assistant_turns, roles_do_not_alternate, result_without_call, unknown_call_id,
-            call_not_answered, behaviour_contradicts_answer, tools_differ, tool_schema_changed, system_differs; the
-            line is named at the end.
+            no_assistant_turn, nothing_trained, bad_switch, two_assistant_turns, roles_do_not_alternate,
+            result_without_call, unknown_call_id, call_not_answered, behaviour_contradicts_answer, tools_differ,
+            tool_schema_changed, system_differs; the line is named at the end.
     """
     named.fields.update(dict.fromkeys(record))
     with naming_the_line(number, source):
-        return _conversation(record, source, named, guess)
+        return _conversation(as_openai(record, "conversation", named.unused), source, named, guess)
 
 
 def _conversation(record: Row, source: str, named: Named, guess: Callable[[str], str]) -> Row:
@@ -58,15 +62,12 @@ def _conversation(record: Row, source: str, named: Named, guess: Callable[[str],
             "where the recipe names none",
             reason="missing_field:messages",
         )
-    messages = canonical_messages(record["messages"])
-    labels = [each.get("behaviour") for each in record["messages"]] if isinstance(record["messages"], list) else [None]
-    said = max((index for index, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-    ends_early = said + 1 < len(messages)
-    messages, labels = messages[: said + 1], labels[: said + 1]
+    messages, raw = canonical_messages(record["messages"]), record["messages"]
+    raw = raw if isinstance(raw, list) else [None]
     if messages and messages[0]["role"] == "system":
         _same_system(messages[0]["content"], named.system)
     elif named.system is not None:
-        messages, labels = [{"role": "system", "content": named.system}, *messages], [None, *labels]
+        messages, raw = [{"role": "system", "content": named.system}, *messages], [None, *raw]
     asked = next((index for index, message in enumerate(messages) if message["role"] == "user"), len(messages))
     turns = [index for index, message in enumerate(messages) if index > asked and message["role"] == "assistant"]
     if not turns:
@@ -74,8 +75,16 @@ def _conversation(record: Row, source: str, named: Named, guess: Callable[[str],
             f"of {len(record['messages'])} messages none is the assistant's answer to a user; drop the conversation",
             reason="no_assistant_turn",
         )
+    on = switched_on(raw, turns)
+    turns = turns if on is None else on
+    ends_early = turns[-1] + 1 < len(messages)
+    messages = messages[: turns[-1] + 1]
     _check_order(messages)
-    trained = [[index, _behaviour(messages[index], labels[index], guess)] for index in turns]
+
+    def guessed(message: Row) -> str:
+        return "tool_call" if message.get("tool_calls") else guess(message["content"])
+
+    trained = [[at, _behaviour(messages[at], label_of(raw[at], messages[at], guessed))] for at in turns]
     conversation = {"messages": messages, "tools": _tools(record.get("tools"), named), "trained": trained}
     given = record.get("id")
     identifier = str(given) if given not in (None, "") else content_digest(conversation)
@@ -96,9 +105,7 @@ def _group(record: Row, name: str) -> str:
     return str(value)
 
 
-def _behaviour(message: Row, label: Any, guess: Callable[[str], str]) -> str:
-    if label is None:
-        return "tool_call" if message.get("tool_calls") else guess(message["content"])
+def _behaviour(message: Row, label: Any) -> str:
     if label not in BEHAVIOURS:
         raise DataError(f"{label!r}; one of {', '.join(BEHAVIOURS)}", reason="bad_behaviour")
     if (label == "tool_call") != bool(message.get("tool_calls")):

@@ -1,4 +1,4 @@
-"""Lines of .jsonl, .jsonl.gz and .json files as a stream: an unreadable one is reported, not raised or held whole."""
+"""Records of JSON lines, a JSON array, parquet or Arrow as a stream: an unreadable one is reported, not raised or held whole."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rightcall.errors import DataError, SourceError
+from tasks.files import tables
 
 MAX_LINE_BYTES = 10_000_000
 SKIP_BYTES = 2**20  # what is held of a line that is over the limit while its end is looked for
 TEXT_CHARACTERS = 2000
 MAX_ARRAY_BYTES = 512 * 2**20  # a .json file that is one array has to be read as a whole
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson")
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson", *tables.ENDINGS)
+FLAT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,36 @@ def files_of(path: Path) -> list[Path]:
     """The file itself, or a folder's files with rows, by name.
 
     Raises:
-        SourceError: a folder without any.
+        SourceError: a folder without any, or a table of flat cells.
     """
     if path.is_file():
+        _refuse_flat(path)
         return [path]
-    found = sorted(child for child in path.rglob("*") if child.is_file() and child.name.lower().endswith(ENDINGS))
+    files = sorted(child for child in path.rglob("*") if child.is_file())
+    found = [child for child in files if child.name.lower().endswith(ENDINGS)]
     if not found:
+        for child in files:
+            _refuse_flat(child)
         raise SourceError(f"folder {str(path)!r} holds no rows; name one with files that end in {', '.join(ENDINGS)}")
     return found
+
+
+def _refuse_flat(path: Path) -> None:
+    if path.name.lower().endswith(FLAT):
+        raise SourceError(
+            f"{str(path)!r} is CSV, whose cells cannot say what is a message and what a call; write the rows as JSON lines "
+            "(.jsonl: one object with messages and tools a line) or as parquet"
+        )
 
 
 def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
     """Every line that is not blank; a truncated gzip file ends with one that says so, after all that was readable."""
     with path.open("rb") as raw:
-        compressed = raw.read(2) == b"\x1f\x8b"
+        head = raw.read(8)
+    if tables.is_table(path, head):
+        yield from _rows(path)
+        return
+    compressed = head.startswith(b"\x1f\x8b")
     if path.suffix == ".gz" and not compressed:
         yield Line(
             1,
@@ -62,6 +80,19 @@ def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
             yield from _array(stream, path)  # type: ignore[arg-type]
         else:
             yield from _lines(stream, path, max_bytes)  # type: ignore[arg-type]
+
+
+def _rows(path: Path) -> Iterator[Line]:
+    """Numbers are positions in the table."""
+    number = 0
+    try:
+        for number, row in enumerate(tables.rows_of(path), 1):
+            if isinstance(row, DataError):
+                yield Line(number, b"", 0, row)
+            else:
+                yield Line(number, row, len(row))
+    except DataError as err:
+        yield Line(number + 1, b"", path.stat().st_size, err)
 
 
 def _lines(stream: BinaryIO, path: Path, max_bytes: int) -> Iterator[Line]:
