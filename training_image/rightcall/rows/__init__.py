@@ -6,7 +6,7 @@ conversations.py         a conversation's trained turns, its steps, its shorter 
 lines.py                 one line of a JSONL file as an object
 secrets.py               credentials, replaced before anything is stored
 snapshots.py             rows as columns of a parquet file, and back
-tool_schemas.py          tool definitions of any dialect as OpenAI functions with valid JSON Schema
+tool_schemas.py          tool definitions of any dialect as OpenAI functions with valid JSON Schema (schemas/ does the schemas)
 vocabulary.py            behaviours, kinds of rows, kinds of rejected answers
 when2call.py             NVIDIA's four file schemas
 """
