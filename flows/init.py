@@ -27,6 +27,7 @@ from tasks.drafts.facts import facts_of
 from tasks.drafts.looking import FileSeen, look_at, read_system, read_tools, template_at_hand
 from tasks.drafts.recipe_text import recipe_text, seen_text
 from tasks.machine.terminal import errors_end_the_command, leave
+from tasks.sources.listing import names_tools
 from tasks.store.opening import open_store
 
 
@@ -64,7 +65,7 @@ def look(asked: argparse.Namespace) -> Given:
     stem = asked.out.stem if asked.out.stem != "recipe" else asked.files[0].name.partition(".")[0]
     return Given(
         name=recipe_name(stem), files=files, facts=facts, model=model,
-        tools=_beside(asked.out, asked.tools) if asked.tools else None,
+        tools=_tools_beside(asked.out, asked.tools) if asked.tools else None,
         system=_beside(asked.out, asked.system) if asked.system else None,
         chat_template=DEFAULT_TEMPLATE if laptop else name,
         window=template.max_length if template else DEFAULT_WINDOW if laptop else None,
@@ -132,6 +133,12 @@ def _beside(out: Path, path: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
+def _tools_beside(out: Path, tools: str) -> str:
+    if tools.startswith("openapi:"):
+        return f"openapi:{Path(tools.removeprefix('openapi:')).expanduser().resolve()}"
+    return tools if names_tools(tools) else _beside(out, Path(tools))
+
+
 def _next(out: Path) -> list[str]:
     recipe = shlex.quote(str(out))
     return [
@@ -151,7 +158,8 @@ def _parser() -> argparse.ArgumentParser:
         help="JSON lines, also .gz: conversations; SFT rows, preference rows and multiple-choice items may stand beside them",
     )  # fmt: skip
     parser.add_argument(
-        "--tools", type=Path, help="JSON file with the list of tools that every conversation is offered"
+        "--tools",
+        help="the tools that every conversation is offered: a JSON file, mcp:COMMAND, mcp:https://… or openapi:FILE",
     )
     parser.add_argument(
         "--system", type=Path, help="text file with the policy, the system message of every conversation"

@@ -44,7 +44,7 @@ def score_suite(
     overrides: Overrides = (),
     store: StoreFolder = None,
     *,
-    tools: Path | None = None,
+    tools: str | None = None,
     system: Path | None = None,
     fresh: tuple[ScoreStage, ...] = (),
 ) -> str:
@@ -56,7 +56,7 @@ def score_suite(
         recipe: Path of a recipe file, relative to the checkout; empty = the embedded quickstart.
         overrides: Other values for fields of the recipe, one an entry, as in dpo.beta=0.2 or sft.max_steps=50.
         store: Folder or s3://bucket/prefix that keeps the results; empty = $RIGHTCALL_STORE, else .rightcall/store.
-        tools: JSON file with the tools that every conversation of the suite is offered; empty = each record's own.
+        tools: JSON file, mcp:COMMAND or openapi:FILE with the tools that the suite's conversations are offered; empty = each record's own.
         system: Text file with the policy, the system message of every conversation; empty = each record's own.
         fresh: Stages to compute again though their results are in the store; what follows is computed again if they change.
     """
@@ -81,7 +81,8 @@ if __name__ == "__main__":
         "--suite", type=Path, help="file of conversations or of items; without it the evaluation of the recipe"
     )
     parser.add_argument(
-        "--tools", type=Path, help="JSON file with the tools that the suite's conversations are offered"
+        "--tools",
+        help="tools that the suite's conversations are offered: a JSON file, mcp:COMMAND, mcp:https://… or openapi:FILE",
     )
     parser.add_argument(
         "--system", type=Path, help="text file with the policy that the suite's conversations begin with"

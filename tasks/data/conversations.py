@@ -25,6 +25,7 @@ from tasks.data import sources
 from tasks.data.checked_rows import CheckedRows
 from tasks.data.tally import Place
 from tasks.files.lines import TEXT_CHARACTERS, Line, files_of, read_lines
+from tasks.sources.listing import names_tools, tools_text
 
 TRAIN, EVALUATION = "train", "evaluation"
 
@@ -84,6 +85,8 @@ def named_once(source: ConversationSource, group_by: str | None, cache: Path, re
 
 
 def _text_of(uri: str, what: str, cache: Path) -> str:
+    if what == "tools" and names_tools(uri):
+        return tools_text(uri)
     path = sources.fetch(uri, sha256=None, cache=cache, hub_type="dataset")
     if not path.is_file():
         raise SourceError(f"{what} {uri!r} of a conversation source is a folder; name one file")

@@ -19,6 +19,7 @@ from rightcall.errors import SourceError
 from tasks.data.downloads import HubType, fill_from_hub, fill_from_s3, fill_from_wheel, mismatch, s3_listing_digest
 from tasks.machine.full_disk import disk_errors
 from tasks.machine.hashing import content_digest, files_below
+from tasks.sources.listing import names_tools, tools_digest
 
 SCHEMES = ("hf", "s3", "pypi")
 FILE_ENDINGS = (".jsonl", ".json", ".ndjson", ".gz", ".parquet", ".gguf", ".md", ".txt", ".yaml")
@@ -65,6 +66,8 @@ def digest(uri: str, sha256: str | None = None, file: str | None = None) -> str:
     A local path is hashed (a folder: over its files' paths and sha256); ``pypi:`` and a pinned ``s3:`` give their
     sha256, ``hf:`` its revision, an unpinned ``s3:`` the objects' ETags.
     """
+    if names_tools(uri):
+        return tools_digest(uri)
     scheme, rest = _split(uri)
     if scheme is None:
         return content_digest(_within(_local(uri, sha256), file, uri))
@@ -83,6 +86,10 @@ def require_local(uri: str) -> None:
     Raises:
         SourceError: it is not.
     """
+    if names_tools(uri):
+        if uri.startswith("openapi:"):
+            _local(uri.removeprefix("openapi:"), None)
+        return
     scheme, _ = _split(uri)
     if scheme is None:
         _local(uri, None)

@@ -23,6 +23,7 @@ from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.template_check import load_template
 from tasks.data import sources
 from tasks.files.lines import Line, files_of, read_lines
+from tasks.sources.listing import names_tools, tools_text
 from tasks.store.folder_store import Store
 
 Kind = Literal["conversations", "sft", "preference", "evaluation"]  # as the fields of a recipe's data section
@@ -129,17 +130,20 @@ def answers(record: Row) -> list[tuple[int, Row]]:
     return [(index, each) for index, each in enumerate(messages_of(record)) if each.get("role") == "assistant"]
 
 
-def read_tools(path: Path) -> list[dict[str, Any]]:
-    """The tools of a file, as every part of the program takes them.
+def read_tools(named: Path | str) -> list[dict[str, Any]]:
+    """The tools of a file, a server or a document, as every part of the program takes them.
 
     Raises:
         SourceError: it is not there, or cannot be read.
         DataError: it is no list of tools.
     """
+    path = Path(named)
     try:
-        tools = json.loads(_text(path))
+        tools = json.loads(tools_text(str(named)) if names_tools(str(named)) else _text(path))
     except ValueError as err:
         raise DataError(f"{str(path)!r} is not JSON ({err}); give a list of OpenAI functions") from err
+    if isinstance(tools, dict) and isinstance(tools.get("tools"), list):
+        tools = tools["tools"]
     if not isinstance(tools, list) or not tools:
         raise DataError(
             f"{str(path)!r} holds {type(tools).__name__ if tools else json.dumps(tools)}, not a list of tools; write "

@@ -10,6 +10,7 @@ from rightcall.job.stage_table import STAGES
 from rightcall.recipe.schema import Recipe
 from rightcall.rows.lines import parse_line
 from tasks.files.lines import files_of, read_lines
+from tasks.sources.listing import names_tools
 from tasks.stages.training import prepare_base
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -25,7 +26,7 @@ def is_source(name: str) -> bool:
 
 
 def suite_overrides(
-    suite: Path | None, model: str, tools: Path | None = None, system: Path | None = None
+    suite: Path | None, model: str, tools: str | None = None, system: Path | None = None
 ) -> tuple[str, ...]:
     """What scoring changes in a recipe: no training, the named model with its own template, all of the suite's rows.
 
@@ -45,7 +46,7 @@ def suite_overrides(
         )
     if suite is not None:
         source = {"uri": _absolute(suite)}
-        shared = {"tools": _absolute(tools) if tools else None, "system": _absolute(system) if system else None}
+        shared = {"tools": _tools(tools) if tools else None, "system": _absolute(system) if system else None}
         conversations = [{**source, **shared, "use": "evaluation"}] if talks else []
         changed += [f"data.conversations={json.dumps(conversations)}", "data.group_by=null", "data.step_rows=null"]
         changed += [f"data.evaluation={json.dumps([] if talks else [source])}", "data.evaluation_rows=null"]
@@ -54,6 +55,10 @@ def suite_overrides(
         named = model if model.startswith(SCHEMES) else _absolute(Path(model))
         changed += [f"model={json.dumps({'source': named})}"]
     return tuple(changed)
+
+
+def _tools(named: str) -> str:
+    return named if names_tools(named) else _absolute(Path(named))
 
 
 def _holds_conversations(suite: Path) -> bool:

@@ -30,6 +30,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 try:
     from rightcall.errors import DataError, RecipeError, RegistryError
+    from rightcall.rows.tool_schemas import normalise_tools
     from rightcall.toolcalls.template_check import load_template
     from rightcall.toolcalls.verifier import parse
 except ImportError as err:  # in a copy that is older, or newer, than the library
@@ -76,7 +77,7 @@ with warnings.catch_warnings(record=True):
             """One assistant message per chat; a call that cannot be read comes back as the text that was written.
 
             Raises:
-                DataError: a chat has no messages, its tools are none, or its tool_choice cannot be met.
+                DataError: a chat has no messages, its tools cannot be read, or its tool_choice cannot be met.
             """
             return [self._answer(chat) for chat in model_input]
 
@@ -84,7 +85,7 @@ with warnings.catch_warnings(record=True):
             messages = chat.get("messages")
             if not isinstance(messages, list) or not messages:
                 raise DataError(f'a chat needs "messages", got {str(chat)[:200]!r}; see the top of served_model.py')
-            parsed = parse(self._write(messages, chat.get("tools"), self._choice(chat)))
+            parsed = parse(self._write(messages, normalise_tools(chat.get("tools")), self._choice(chat)))
             calls = [
                 {"id": f"call_{number}", "type": "function", "function": call}
                 for number, call in enumerate(parsed.calls)

@@ -106,9 +106,14 @@ def test_generation_starts_from_the_prompt_that_training_and_scoring_use(
 
     monkeypatch.setattr(served._model, "generate", generate)
     monkeypatch.setattr(served, "_max_new_tokens", 4)
-    model.predict(CHATS)
+    functions = [tool["function"] for tool in TOOLS]
+    mcp = [
+        {"name": each["name"], "description": each["description"], "inputSchema": each["parameters"]}
+        for each in functions
+    ]
+    model.predict([*CHATS, CHATS[0] | {"tools": mcp}])
     template = ChatTemplate.load(tiny_model, "chatml-tools")
-    assert seen == [(template.encode_prompt(chat["messages"], chat.get("tools")), False) for chat in CHATS]
+    assert seen == [(template.encode_prompt(chat["messages"], chat.get("tools")), False) for chat in (*CHATS, CHATS[0])]
     assert "get_weather" in template.decode(seen[0][0])
 
 
@@ -217,6 +222,7 @@ def test_the_layout_is_raised_when_what_the_served_code_imports_moves() -> None:
             "rightcall.errors.DataError",
             "rightcall.errors.RecipeError",
             "rightcall.errors.RegistryError",
+            "rightcall.rows.tool_schemas.normalise_tools",
             "rightcall.toolcalls.template_check.load_template",
             "rightcall.toolcalls.verifier.parse",
         },

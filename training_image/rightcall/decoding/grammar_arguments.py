@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from rightcall.schemas.branches import are_apart, branches_of, is_divided, without_repeated
+from rightcall.schemas.keywords import ANNOTATIONS
+
 Json = dict[str, Any]
 Mode = Literal["exact", "lenient", "any"]  # lenient: keywords that the engine cannot hold are left out
 
@@ -29,6 +32,7 @@ _LISTS = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
 _MAPS = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _COMBINING = frozenset(("anyOf", "oneOf", "allOf", "$ref", "if", "not"))
 _SIMPLE = frozenset(("type", "properties", "required", "additionalProperties", "$defs", "definitions"))
+_DIVIDED = frozenset(("type", "properties", "required", "anyOf", "oneOf", "$defs", "definitions")) | ANNOTATIONS
 _DEFINITIONS = ("$defs", "definitions")
 _OTHER_REF = re.compile(r'"\$ref": "(?!#/(?:\$defs|definitions)/)')  # to a part of the schema that is taken apart
 _ANY = "rightcall_any_"
@@ -96,6 +100,7 @@ class ArgumentRules:
         self._item, self._key = separators
         self._values: dict[str, str] = {}
         self._objects: dict[tuple[str, Mode], str] = {}
+        self._choices = 0
         self.lines: list[str] = []
 
     def add(self, parameters: Json, mode: Mode = "exact") -> str:
@@ -108,6 +113,10 @@ class ArgumentRules:
     def _add(self, parameters: Json, mode: Mode) -> str:
         if mode == "any":
             return self._value({"type": "object", "additionalProperties": any_value()}, {}, mode)
+        if is_divided(parameters):
+            if parameters.keys() <= _DIVIDED and are_apart(parameters):
+                return self._either(parameters, mode)
+            parameters = without_repeated(parameters)
         schema = closed({"type": "object", **parameters})
         if "properties" in schema:  # as the verifier, whatever stands beside them
             schema.setdefault("additionalProperties", False)
@@ -122,6 +131,15 @@ class ArgumentRules:
             extra = self._undeclared(values, self._value(schema["additionalProperties"], definitions, mode))
         rule = f"o{len(self._objects)}"
         self.lines.extend(self._any_order(rule, values, required, extra))
+        return rule
+
+    def _either(self, parameters: Json, mode: Mode) -> str:
+        """One rule for each branch, whose arguments may come in any order as well."""
+        definitions = {key: parameters[key] for key in _DEFINITIONS if key in parameters}
+        rules = [self.add({**definitions, **branch}, mode) for branch in branches_of(parameters)]
+        self._choices += 1
+        rule = f"c{self._choices}"
+        self.lines.append(f"{rule}: {' | '.join(dict.fromkeys(rules))}")
         return rule
 
     def _any_order(

@@ -152,7 +152,9 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     ]
     for section, key in [*sources, (values.get("model"), "source")]:
         uri = section.get(key) if isinstance(section, dict) else None
-        if isinstance(uri, str) and uri.strip() and ":" not in uri:
+        if key == "tools" and isinstance(uri, str) and uri.startswith("openapi:"):
+            section[key] = f"openapi:{(folder / Path(uri.removeprefix('openapi:')).expanduser()).resolve()}"
+        elif isinstance(uri, str) and uri.strip() and ":" not in uri:
             section[key] = str((folder / Path(uri).expanduser()).resolve())
 
 

@@ -33,6 +33,17 @@ def source_problem(uri: str, sha256: str | None) -> str | None:
     return None
 
 
+def tools_problem(uri: str) -> str | None:
+    """As `source_problem`, for a list of tools, which an MCP server or an OpenAPI document may give as well."""
+    for scheme, example in (
+        ("mcp:", "mcp:python server.py or mcp:https://example.com/mcp"),
+        ("openapi:", "openapi:api.yaml"),
+    ):
+        if uri.startswith(scheme):
+            return None if uri.removeprefix(scheme).strip() else f"{uri!r} names nothing; write {example}"
+    return source_problem(uri, None)
+
+
 def file_problem(uri: str, file: str | None) -> str | None:
     """Why rows cannot be found in a source; None when they can."""
     if uri.startswith("hf:") and file is None:

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from rightcall.recipe.pins import SECRET_ARN, looks_secret, source_problem
+from rightcall.recipe.pins import SECRET_ARN, looks_secret, source_problem, tools_problem
 from rightcall.recipe.sections import ComputeSection, DataSection, DpoSection, MineSection, SftSection
 from rightcall.rows.vocabulary import REJECTED_KINDS
 
@@ -133,7 +133,9 @@ def _conversations(data: DataSection) -> Iterator[Problem]:
             place = f"data.conversations.{number}.{name}"
             if uri is not None and uri.startswith("pypi:"):
                 yield Problem((place,), f"{uri!r} is a wheel; name a file, local or s3://bucket/key")
-            elif uri is not None and (problem := source_problem(uri, None)):
+            elif uri is not None and (
+                problem := (tools_problem(uri) if name == "tools" else source_problem(uri, None))
+            ):
                 yield Problem((place,), problem)
     if data.step_rows is not None and not data.conversations:
         yield Problem(("data.step_rows",), f"{data.step_rows}, but data.conversations names no source of steps")

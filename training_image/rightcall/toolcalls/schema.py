@@ -16,10 +16,16 @@ from referencing.exceptions import Unresolvable
 
 from rightcall.errors import DataError
 from rightcall.rows.vocabulary import StringRule
+from rightcall.schemas.branches import is_divided, without_repeated
 
 Json = dict[str, Any]
 
-_CODES = {"required": "missing_argument", "additionalProperties": "invented_argument", "type": "wrong_type"}
+_CODES = {
+    "required": "missing_argument",
+    "additionalProperties": "invented_argument",
+    "unevaluatedProperties": "invented_argument",
+    "type": "wrong_type",
+}
 
 
 class Problem(NamedTuple):
@@ -65,23 +71,27 @@ def problems_of_arguments(arguments: Any, parameters: Json) -> list[Problem]:
     """As `validate_call`, for one tool's arguments; the worst problem first."""
     try:
         validator = _validator(json.dumps(parameters))
-        found = [_problem(error) for error in validator.iter_errors(arguments) if not _is_default(error)]
+        errors = [error for error in validator.iter_errors(arguments) if not _is_default(error)]
+        found = [_problem(error) for error in _of_one_branch(errors)]
     except OverflowError:
         return [Problem("wrong_value", "arguments: a number is too large to be checked")]
     except (Unresolvable, SchemaError, RecursionError, re.error) as err:  # a "$ref" may lead back to itself
         raise DataError(
             f"the parameters are no JSON Schema: {str(err)[:200]!r}; normalise or correct them", reason="bad_tool"
         ) from err
-    order = [*_CODES.values(), "wrong_value"]
+    order = list(dict.fromkeys([*_CODES.values(), "wrong_value"]))
     return sorted(found, key=lambda problem: order.index(problem.code))
 
 
 @lru_cache(maxsize=4096)
 def _validator(text: str) -> Draft202012Validator:
     schema = json.loads(text)
-    if "properties" in schema and "additionalProperties" not in schema:
+    if "additionalProperties" not in schema:
         # JSON Schema lets unknown arguments pass by default; to a tool they are an error
-        schema["additionalProperties"] = False
+        if is_divided(schema):
+            schema = {**without_repeated(schema), "unevaluatedProperties": False}
+        elif "properties" in schema:
+            schema["additionalProperties"] = False
     Draft202012Validator.check_schema(schema)
     # an empty registry: a "$ref" to a URL must not reach for the network
     return Draft202012Validator(schema, registry=Registry())
@@ -91,6 +101,22 @@ def _is_default(error: ValidationError) -> bool:
     """A declared default may be given, even one that its own schema would refuse: {"type": "string", "default": null}."""
     default = error.schema.get("default", ...) if isinstance(error.schema, Mapping) else ...
     return type(default) is type(error.instance) and default == error.instance
+
+
+def _of_one_branch(errors: list[ValidationError]) -> list[ValidationError]:
+    """Where no branch of the root fits: what is wrong with the nearest one, for "none fits" says nothing."""
+    for error in errors:
+        if error.validator in ("anyOf", "oneOf") and not error.absolute_path and error.context:
+            branches: dict[Any, list[ValidationError]] = {}
+            for each in error.context:
+                branches.setdefault(each.schema_path[0], []).append(each)
+            nearest = min(
+                branches.values(),
+                key=lambda found: (sum(each.validator in ("const", "enum") for each in found), len(found)),
+            )
+            others = [each for each in errors if each is not error and each.validator != "unevaluatedProperties"]
+            return [*others, *nearest]
+    return errors
 
 
 def _problem(error: ValidationError) -> Problem:
