@@ -31,7 +31,8 @@ class Phrases:
 
     def __init__(self, role: Role) -> None:
         self._role = role
-        spaced, unspaced = [], []
+        spaced: list[str] = []
+        unspaced: list[str] = []
         for language, phrases in json.loads(FILE.read_text(encoding="utf-8")).items():
             (unspaced if language in _UNSPACED else spaced).extend(phrases[role])
         self._spaced = re.compile(rf"\b(?:{_by_letter(spaced)})(?!\w)")
