@@ -70,6 +70,7 @@ def gather(
         "scripted": written_data.scripted(recipe),
         "candidate": page_data.candidate_of(list(found)),
         "free": page_data.score_table(found, recipe.evaluation, names, page_data.HEADLINE),
+        "judge": page_data.judge_sentence(),
         "grammar": page_data.score_table(found, recipe.evaluation, names, GRAMMAR_HEADLINE),
         "parts": page_data.score_table(found, recipe.evaluation, names, PARTS),
         "choices": page_data.score_table(found, recipe.evaluation, names, CHOICE_METRICS),

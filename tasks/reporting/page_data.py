@@ -14,6 +14,7 @@ from rightcall.measurement.metrics import METRICS, summarise
 from rightcall.measurement.written import FREE, WRITTEN_METRICS
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import EvaluationSection
+from rightcall.toolcalls.words import MEASURED
 from tasks.results.scores import Scores, compare
 
 CHAMPION = "champion"  # label of the model in use, the last one where there is one; it was not made by this run
@@ -144,6 +145,17 @@ def stage_sentences(
         rest = f" Behaviours that moved: {moved}." if moved else " No behaviour moved beyond chance."
         found.append((f"{names[before]} → {names[after]}", tone, f"{numbers}. {verdict}{rest}"))
     return found
+
+
+def judge_sentence() -> str:
+    """How often the judge of texts errs: what stands beside the behaviour metrics."""
+    counts = {name: sum(found.values()) for name, found in MEASURED.items()}
+    wrong = {name: counts[name] - found[name] for name, found in MEASURED.items()}
+    parts = ", ".join(f"{name.replace('_', ' ')} {wrong[name]} of {count}" for name, count in counts.items())
+    return (
+        "Whether a text asks, declines or answers is judged by its words, which was wrong for "
+        f"{sum(wrong.values()) / sum(counts.values()):.1%} of {sum(counts.values())} held-out sentences ({parts})."
+    )
 
 
 def signed(gap: Difference) -> str:

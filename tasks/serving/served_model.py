@@ -11,6 +11,9 @@ MLflow holds this file and ``model_config``: where the weights are and what thei
 What a call holds is decoded under the offered tools' JSON Schemas, so that every call which is written to its end is one
 that its tool accepts; `load_model(…, model_config={"grammar": False})` leaves it free. A chat may also have OpenAI's
 "tool_choice": "auto", "required", "none" or {"type": "function", "function": {"name": …}}.
+
+Messages and tools are brought into the form of the rows that were trained, by the same functions: whatever dialect
+ingestion reads, and the answers of this model itself, may be sent.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 try:
     from rightcall.errors import DataError, RecipeError, RegistryError
+    from rightcall.rows.canonical import canonical_messages
     from rightcall.rows.tool_schemas import normalise_tools
     from rightcall.toolcalls.template_check import load_template
     from rightcall.toolcalls.verifier import parse
@@ -38,6 +42,8 @@ except ImportError as err:  # in a copy that is older, or newer, than the librar
         f"this model was registered by another rightcall than the one that loads it ({err}); run its recipe again to "
         "register it anew (python -m flows.pipeline RECIPE), or use the rightcall of its tag rightcall.git_commit"
     ) from err
+
+NOTHING = "\0"  # stands for an empty answer, which canonical_messages refuses
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +83,18 @@ with warnings.catch_warnings(record=True):
             """One assistant message per chat; a call that cannot be read comes back as the text that was written.
 
             Raises:
-                DataError: a chat has no messages, its tools cannot be read, or its tool_choice cannot be met.
+                DataError: a chat has no messages, ingestion would refuse its messages or tools, or its tool_choice
+                    cannot be met.
             """
             return [self._answer(chat) for chat in model_input]
 
         def _answer(self, chat: dict[str, Any]) -> dict[str, Any]:
             messages = chat.get("messages")
-            if not isinstance(messages, list) or not messages:
+            if not messages:
                 raise DataError(f'a chat needs "messages", got {str(chat)[:200]!r}; see the top of served_model.py')
-            parsed = parse(self._write(messages, normalise_tools(chat.get("tools")), self._choice(chat)))
+            tools = normalise_tools(chat.get("tools"))
+            written = self._write(history(messages), tools, self._choice(chat))
+            parsed = parse(written, self._template.dialect, tools)
             calls = [
                 {"id": f"call_{number}", "type": "function", "function": call}
                 for number, call in enumerate(parsed.calls)
@@ -127,6 +136,24 @@ with warnings.catch_warnings(record=True):
             if grammar is not None:
                 return self._template.decode(grammar.close(answer[:end], tools, self._max_new_tokens, choice))
             return self._template.decode(answer[:end])
+
+
+def history(messages: Any) -> list[dict[str, Any]]:
+    """The messages as rows hold them; an assistant that said nothing, as no row has it, is let pass: models do.
+
+    Raises:
+        DataError: ingestion would refuse a message.
+    """
+    if isinstance(messages, list):
+        messages = [{**message, "content": NOTHING} if _says_nothing(message) else message for message in messages]
+    found = canonical_messages(messages)
+    return [{**message, "content": ""} if message["content"] == NOTHING else message for message in found]
+
+
+def _says_nothing(message: Any) -> bool:
+    if not isinstance(message, dict) or message.get("role") != "assistant":
+        return False
+    return message.get("content") in (None, "", []) and not (message.get("tool_calls") or message.get("function_call"))
 
 
 def find_grammar(template: Any, vocabulary: int) -> Any:

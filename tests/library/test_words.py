@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
-from rightcall.toolcalls.words import guess_behaviour
+from rightcall.rows.vocabulary import BEHAVIOURS
+from rightcall.toolcalls import phrases, words
+from rightcall.toolcalls.words import MEASURED, guess_behaviour
+
+SENTENCES = Path(__file__).parents[1] / "support" / "said"  # {language: {what it does: [sentence, …]}}
+
+CLASS = re.compile(r"\[(?:\\.|[^\]])*\]")
+UNBOUNDED = re.compile(r"[^\\](?:[*+]|\{\d*,\})")
 
 SAID = {
     "request_for_info": [
@@ -68,3 +80,49 @@ def test_an_agents_words_say_what_it_does(behaviour: str, said: str) -> None:
 def test_a_model_that_repeats_itself_is_read(said: str) -> None:
     """The patterns look at the end of a text only, and at a sentence at a time."""
     assert guess_behaviour(said * 5_000) in {"direct", "request_for_info", "cannot_answer"}
+
+
+def read(name: str) -> list[tuple[str, str, str]]:
+    """(language, what it does, sentence)"""
+    languages = json.loads((SENTENCES / f"{name}.json").read_text(encoding="utf-8"))
+    return [(key, does, said) for key, kinds in languages.items() for does, texts in kinds.items() for said in texts]
+
+
+def test_the_error_that_the_report_quotes_is_the_one_on_the_held_out_sentences() -> None:
+    sentences = read("held_out")
+    found = Counter((does, guess_behaviour(said)) for _, does, said in sentences)
+    assert {(does, taken): n for does, row in MEASURED.items() for taken, n in row.items()} == found
+    assert len(sentences) >= 350
+    assert len({language for language, _, _ in sentences}) >= 9
+    assert not {said for _, _, said in sentences} & {said for _, _, said in read("development")}
+
+
+def test_the_sentences_that_the_phrases_were_written_against_stay_right() -> None:
+    wrong = [said for _, does, said in read("development") if guess_behaviour(said) != does]
+    assert len(wrong) <= 3, wrong
+
+
+@pytest.mark.parametrize(
+    ("said", "behaviour"),
+    [
+        ("Ich kann das nicht stornieren, kann ich sonst noch helfen?", "cannot_answer"),
+        ("Je ne peux pas ouvrir ce dossier. Quel est son numéro ?", "request_for_info"),
+        ("«Quel est votre nom ?» se dit “What is your name?” en anglais.", "direct"),
+        ("お名前を教えてください", "request_for_info"),
+        ("哪一天", "direct"),  # without a question mark nothing says so
+        ("Ваш заказ готов?", "request_for_info"),  # a language without phrases: its question marks are read
+    ],
+)
+def test_other_languages_are_read_by_the_same_rule(said: str, behaviour: str) -> None:
+    assert guess_behaviour(said) == behaviour
+
+
+def test_no_repetition_of_a_pattern_is_without_a_bound() -> None:
+    """So that a text costs what its length says: an unbounded one made 2,000 characters cost 265 ms."""
+    compiled = {name: value for name, value in vars(words).items() if isinstance(value, re.Pattern)}
+    for role in (phrases.IGNORED, phrases.OFFERS, phrases.ASKS, phrases.REFUSES):
+        compiled |= {f"{role._role} {number}": pattern for number, pattern in enumerate((role._spaced, role._unspaced))}
+    assert len(compiled) > 15
+    unbounded = {name: UNBOUNDED.findall(CLASS.sub("x", pattern.pattern)) for name, pattern in compiled.items()}
+    assert {name: found for name, found in unbounded.items() if found} == {}
+    assert all(set(row) <= set(BEHAVIOURS) for row in MEASURED.values())

@@ -90,6 +90,7 @@ def test_every_part_is_there(page: str, run: MadeUpRun) -> None:
     text = Reader(page).text
     parts = ("Verdict", "What the models write", "Freely", "With the grammar", "What each stage added", "By situation",
              "What goes wrong", "ungrounded value", "The order of steps is not judged", "Where the models differ",
+             "judged by its words, which was wrong for",
              "Choosing among given answers", "Recall per behaviour", "Training", "Data", "Lineage", "Time and cost",
              "keyword rule", "SFT+DPO", "acc_norm", "Leakage", "right_decline", "overcall_grammar", "tool_not_offered",
              "chosen answers become less likely", run.snapshot.uri[:24], run.models["dpo"].digest[:16])  # fmt: skip

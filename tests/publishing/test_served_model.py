@@ -8,18 +8,22 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModelContext
 from tiny import TOOLS
 
+from rightcall.chat.model_folder import template_names
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, RegistryError
 from rightcall.measurement.gate import Verdict
 from rightcall.recipe.loading import load_recipe
+from rightcall.rows.canonical import to_canonical
 from rightcall.toolcalls.schema import validate_call
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef, Kind
@@ -196,6 +200,106 @@ def test_without_the_grammar_answers_are_free_and_a_tool_choice_is_refused(store
         load().predict([{**CHATS[0], "tool_choice": {"type": "function", "function": {"name": "get_time"}}}])
 
 
+CALLED = {"name": "get_weather", "arguments": {"city": "Graz"}}
+AS_TEXT = {**CALLED, "arguments": '{"city": "Graz"}'}
+ASKED, RESULT = (
+    {"role": "user", "content": "Weather in Graz?"},
+    {"role": "tool", "content": "21", "tool_call_id": "call_0"},
+)
+MCP = {
+    "name": "get_weather",
+    "description": "Weather.",
+    "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+ACCEPTED: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
+    "content parts": ([{"role": "user", "content": [{"type": "text", "text": "Weather "}, {"type": "text", "text": "in Graz?"}]}], TOOLS),
+    "developer": ([{"role": "developer", "content": "Be brief."}, ASKED], TOOLS),
+    "an MCP tool": ([ASKED], [MCP]),
+    "a tool as text": ([ASKED], [json.dumps(TOOLS[0])]),
+    "a bare function with python types": (
+        [ASKED], [{"name": "f", "parameters": {"type": "dict", "properties": {"a": {"type": "str"}}}}]
+    ),
+    "no tools": ([ASKED], []),
+    "an answer without calls": ([ASKED, {"role": "assistant", "content": "Yes.", "tool_calls": []}, ASKED], TOOLS),
+    "arguments as text": (
+        [ASKED, {"role": "assistant", "content": None, "tool_calls": [{"id": "call_0", "type": "function", "function": AS_TEXT}]}, RESULT],
+        TOOLS,
+    ),
+    "arguments as an object": (
+        [ASKED, {"role": "assistant", "content": "", "tool_calls": [{"id": "call_0", "type": "function", "function": CALLED}]}, RESULT],
+        TOOLS,
+    ),
+    "calls without ids": ([ASKED, {"role": "assistant", "tool_calls": [{"function": AS_TEXT}, CALLED]}, RESULT, RESULT], TOOLS),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served_with(store: Store) -> Callable[[str], Any]:
+    """The registered model under a template of ours: (what answers, the prompts that it was given)."""
+    import mlflow
+
+    kind = type(load().unwrap_python_model())
+    config = mlflow.models.get_model_info("models:/served@champion").flavors["python_function"]["config"]
+
+    @cache
+    def with_template(name: str) -> tuple[Any, list[list[int]]]:
+        served = kind()
+        served.load_context(PythonModelContext({}, {**config, "chat_template": name, "max_new_tokens": 4}))
+        real, seen = served._model.generate, []
+        served._model.generate = lambda ids, **settings: (seen.append(ids[0].tolist()), real(ids, **settings))[1]
+        return served, seen
+
+    return with_template
+
+
+@pytest.mark.parametrize("template", template_names())
+@pytest.mark.parametrize("shape", ACCEPTED)
+def test_what_ingestion_accepts_is_served_with_the_ids_of_training_and_scoring(
+    shape: str, template: str, served_with: Callable[[str], Any]
+) -> None:
+    served, seen = served_with(template)
+    messages, tools = ACCEPTED[shape]
+    answer = {"role": "assistant", "content": "Yes."}
+    row = to_canonical({"messages": [*messages, answer], "tools": tools}, "sft", "x", 1)
+    served.predict([{"messages": messages, "tools": tools}])
+    rules = served._template
+    trained, turns = rules.encode_turns([(row["messages"], row["tools"])], [[len(row["messages"]) - 1]])[0]
+    assert seen[-1] == rules.encode_prompt(row["messages"][:-1], row["tools"])
+    assert seen[-1] == trained[: turns[len(row["messages"]) - 1][0]]
+    assert seen[-1] == rules.encode_pair(row["messages"][:-1], row["tools"], answer)[0]
+
+
+@pytest.mark.parametrize("template", template_names())
+def test_its_own_answers_are_its_history(template: str, served_with: Callable[[str], Any]) -> None:
+    served, seen = served_with(template)
+    called = {"id": "call_0", "type": "function", "function": CALLED}
+    chat: list[dict[str, Any]] = [ASKED]
+    for own in (
+        served.predict([{"messages": chat, "tools": TOOLS}])[0],
+        {"role": "assistant", "content": "", "tool_calls": []},  # nothing was said
+        {"role": "assistant", "content": "", "tool_calls": [called]},
+    ):
+        chat += [own, RESULT if own["tool_calls"] else ASKED]
+        assert served.predict([{"messages": chat, "tools": TOOLS}])[0]["role"] == "assistant"
+    assert "\0" not in served._template.decode(seen[-1])
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [
+        ({"messages": [{"role": "robot", "content": "Hi"}]}, "'robot'; one of assistant"),
+        ({"messages": [{"role": "user", "content": ""}]}, "message is empty; drop the row or fill it"),
+        ({"messages": [ASKED], "tools": [{"description": "no name"}]}, "has no name"),
+        ({"messages": [ASKED, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}]}, "is not JSON"),
+    ],
+)
+def test_what_ingestion_refuses_is_refused_in_its_words(
+    chat: dict[str, Any], said: str, served_with: Callable[[str], Any]
+) -> None:
+    with pytest.raises(DataError, match=said):
+        served_with("chatml-tools")[0].predict([chat])
+
+
 def test_the_version_requires_what_its_grammar_needs(store: Store) -> None:
     import mlflow
 
@@ -212,7 +316,7 @@ def test_a_chat_without_messages_is_a_clear_error(store: Store) -> None:
 
 
 def test_the_layout_is_raised_when_what_the_served_code_imports_moves() -> None:
-    """What copies of this layout import. Another name here: raise LAYOUT, as those copies no longer load."""
+    """What copies of this layout import. A name that is no longer here: raise LAYOUT, as those copies no longer load."""
     imports = [node for node in ast.walk(ast.parse(CODE.read_text())) if isinstance(node, ast.ImportFrom)]
     names = {f"{node.module}.{alias.name}" for node in imports for alias in node.names}
     assert (LAYOUT, {name for name in names if name.startswith("rightcall.")}) == (
@@ -222,6 +326,7 @@ def test_the_layout_is_raised_when_what_the_served_code_imports_moves() -> None:
             "rightcall.errors.DataError",
             "rightcall.errors.RecipeError",
             "rightcall.errors.RegistryError",
+            "rightcall.rows.canonical.canonical_messages",
             "rightcall.rows.tool_schemas.normalise_tools",
             "rightcall.toolcalls.template_check.load_template",
             "rightcall.toolcalls.verifier.parse",

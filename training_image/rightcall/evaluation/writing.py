@@ -166,7 +166,8 @@ def written_lines(
 
 
 def _judge(turns: Turns, step: Row, ids: Sequence[int]) -> dict[str, Any]:
-    judged = judge_step(step, turns.template.decode(ids), conduct_of(turns.settings.policy))
+    text, conduct = turns.template.decode(ids), conduct_of(turns.settings.policy)
+    judged = judge_step(step, text, conduct, turns.template.dialect)
     return judged | {"cut": len(ids) >= turns.settings.max_new_tokens}
 
 
