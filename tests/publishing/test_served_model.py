@@ -23,7 +23,7 @@ from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, RegistryError
 from rightcall.measurement.gate import Verdict
 from rightcall.recipe.loading import load_recipe
-from rightcall.rows.canonical import to_canonical
+from rightcall.records.reading import to_canonical
 from rightcall.toolcalls.schema import validate_call
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef, Kind
