@@ -68,15 +68,15 @@ def tree_attention(
     rows = [block.stop - block.start for block in tree_blocks]
     seen = torch.cat([block.keys for block in tree_blocks])
     # cut and joined in one go: the gradient of a slice is as large as what it was cut from
-    keys, values = (
-        part.index_select(2, seen).split([len(block.keys) for block in tree_blocks], 2) for part in (key, value)
-    )
+    counts = [len(block.keys) for block in tree_blocks]
+    queries = query.split(rows, 2)
+    keys, values = (part.index_select(2, seen).split(counts, 2) for part in (key, value))
     out = []
-    for block, some, wanted, taken in zip(tree_blocks, query.split(rows, 2), keys, values, strict=True):
-        stacked = some.reshape(1, key_heads, shared * some.shape[2], -1)
+    for block, asking, its_keys, its_values in zip(tree_blocks, queries, keys, values, strict=True):
+        stacked = asking.reshape(1, key_heads, shared * asking.shape[2], -1)
         bias = block.bias(shared, computed_dtype(query))
-        found = scaled_dot_product_attention(stacked, wanted, taken, attn_mask=bias, scale=scaling)
-        out.append(found.reshape(1, heads, some.shape[2], -1).transpose(1, 2))
+        found = scaled_dot_product_attention(stacked, its_keys, its_values, attn_mask=bias, scale=scaling)
+        out.append(found.reshape(1, heads, asking.shape[2], -1).transpose(1, 2))
     return torch.cat(out, 1), None
 
 

@@ -166,7 +166,7 @@ class ReturnsMemory(TrainerCallback):
     taken again, page by page, by the step after: every step it made SFT a sixth slower.
     """
 
-    EVERY = 4  # steps
+    EVERY = 2  # steps
 
     def __init__(self) -> None:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
