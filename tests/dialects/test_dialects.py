@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from written_calls import EVERY_WAY, TEMPLATES, TOLERATED, Call
+from written_calls import EVERY_WAY, HIDDEN, TEMPLATES, TOLERATED, Call
 
 from rightcall.dialects.reading import dialect_of
 from rightcall.toolcalls.judging import judge_step
@@ -92,13 +92,7 @@ def test_a_second_call_of_any_dialect_behind_one_of_any_dialect_never_passes_uns
             assert not compare(parsed, KEBAB, TOOLS).ok, text
 
 
-@pytest.mark.parametrize("hidden", [
-    "<function=now>{}</function>", "Action: now\nAction Input: {}", "result = now()", "I also run town-weather(from='Linz').",
-    "await town-weather(from='Linz') at last", 'then mcp.rail.find({"to": "Wien"}) it is', "Also `now()` is called.",
-    '{"action": "now", "action_input": {}}', '{"tool": "now", "args": {}}', '<tool name="now">{}</tool>', 'now: {"x": 1}', "call:now{x:1}",
-    '{\\"name\\": \\"now\\", \\"arguments\\": {}}', "Tool: now\nInput: {}", "<now/>", "<tool><name>now</name></tool>", "now (x=1)",
-    'town-weather("Linz")', 'I asked town-weather with {"town": "Linz"}.', "- now()", "<Tool_Call>now()</Tool_Call>", '{"name": "now"}',
-])  # fmt: skip
+@pytest.mark.parametrize("hidden", HIDDEN)
 def test_no_second_call_is_hidden_in_a_sentence_or_a_rare_form(hidden: str) -> None:
     for way in EVERY_WAY:
         parsed = parse(f"{EVERY_WAY[way]([KEBAB])}\n{hidden}", None, TOOLS)

@@ -28,12 +28,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers.models import BPE, WordLevel
+from written_calls import EVERY_WAY, HIDDEN
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.decoding.grammar import Grammar
 from rightcall.decoding.grammar_dialect import TAGS
 from rightcall.decoding.grammar_tokens import token_bytes
-from rightcall.dialects.finding import TAG
 from rightcall.errors import DataError, RecipeError, ScoringError
 from rightcall.evaluation.score import known_grammar
 from rightcall.toolcalls.template_check import load_template
@@ -255,9 +255,26 @@ def test_free_text_holds_nothing_that_the_verifier_reads_as_a_call(
         assert parse(told).calls == CALLS["unicode"], told
 
 
-def test_the_tags_are_those_of_the_verifier() -> None:
-    assert [tag for tag in TAGS if not re.fullmatch(TAG, tag)] == []
-    assert re.sub(TAG, "", "".join(TAGS)) == ""
+@pytest.mark.parametrize("way", [way for way in EVERY_WAY if "Hermes" not in way])
+def test_no_other_way_of_writing_a_call_passes_as_text(ours: tuple[ChatTemplate, Grammar], way: str) -> None:
+    template, grammar = ours
+    weather, get = {"name": "get_weather", "arguments": {"city": "Rome"}}, {"name": "get", "arguments": {}}
+    own = template.answer_text(message(CALLS["unicode"]))
+    for calls in ([weather], [get], [weather, get]):
+        written = EVERY_WAY[way](calls)
+        for text in (written, f"Let me look.\n{written}\nDone."):
+            if parse(text, None, TOOLS) != parse("", None, TOOLS):
+                assert grammar.first_violation(template.tokenize(text), TOOLS, "none") is not None, text
+        assert grammar.first_violation(template.tokenize(f"I see.\n{written}\n{own}"), TOOLS) is not None, written
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_no_call_hides_in_the_text_before_a_call(ours: tuple[ChatTemplate, Grammar], hidden: str) -> None:
+    template, grammar = ours
+    told = hidden.replace("now", "get").replace("town-weather", "get_weather").replace("mcp.rail.find", "get_weather")
+    text = f"{told}\n{template.answer_text(message(CALLS['unicode']))}"
+    assert parse(text, None, TOOLS).calls != CALLS["unicode"]
+    assert grammar.first_violation(template.tokenize(text), TOOLS) is not None, text
 
 
 def test_masks_fit_a_head_that_is_larger_than_the_tokenizer(ours: tuple[ChatTemplate, Grammar]) -> None:

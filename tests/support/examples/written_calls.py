@@ -198,3 +198,12 @@ TOLERATED: dict[str, tuple[Writer, set[str]]] = {
     ),
 }  # fmt: skip
 EVERY_WAY: dict[str, Writer] = TEMPLATES | {name: writer for name, (writer, _) in TOLERATED.items()}
+
+# a second call, of a tool now, town-weather or mcp.rail.find, in a sentence or a rare form
+HIDDEN = [
+    "<function=now>{}</function>", "Action: now\nAction Input: {}", "result = now()", "I also run town-weather(from='Linz').",
+    "await town-weather(from='Linz') at last", 'then mcp.rail.find({"to": "Wien"}) it is', "Also `now()` is called.",
+    '{"action": "now", "action_input": {}}', '{"tool": "now", "args": {}}', '<tool name="now">{}</tool>', 'now: {"x": 1}', "call:now{x:1}",
+    '{\\"name\\": \\"now\\", \\"arguments\\": {}}', "Tool: now\nInput: {}", "<now/>", "<tool><name>now</name></tool>", "now (x=1)",
+    'town-weather("Linz")', 'I asked town-weather with {"town": "Linz"}.', "- now()", "<Tool_Call>now()</Tool_Call>", '{"name": "now"}',
+]  # fmt: skip

@@ -185,7 +185,8 @@ class Grammar:
 
     def _rules(self, tools: list[Json], choice: str, mode: Mode | None) -> str:
         """The grammar in the engine's language."""
-        dialect, text = self._dialect, f"TEXT: {text_terminal(self._dialect)}"
+        dialect, names = self._dialect, [tool["function"]["name"] for tool in tools]
+        text = f"TEXT: {text_terminal(dialect, names)}"
         # the engine may otherwise insist on its own tokens where only one text can follow
         options = '%llguidance {"no_forcing": true}'
         if not tools or choice == "none":

@@ -168,8 +168,8 @@ class ArgumentRules:
 
     def _undeclared(self, declared: Iterable[str], value: str) -> str:
         """A key that is not declared, and its value."""
-        names = "|".join(_escaped(json.dumps(name, ensure_ascii=False)[1:-1]) for name in declared)
-        key, terminal = _escaped(self._key), f"KEY_{len(self._objects)}"
+        names = "|".join(escaped(json.dumps(name, ensure_ascii=False)[1:-1]) for name in declared)
+        key, terminal = escaped(self._key), f"KEY_{len(self._objects)}"
         but = f' & ~/"({names})"{key}/' if names else ""
         self.lines.append(f'{terminal}: /"[^"\\\\\\x00-\\x1f]*"{key}/{but}')
         return f"{terminal} {value}"
@@ -206,6 +206,6 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """For a regular expression of the grammar language."""
     return "".join(c if c.isalnum() or c in " _" else f"\\u{{{ord(c):x}}}" for c in text)

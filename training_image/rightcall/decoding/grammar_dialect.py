@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, RecipeError
 
-# The marks that the verifier knows (toolcalls/syntax.py); each stands for a call wherever it is written.
+# Marks of JSON calls; for the verifier each stands for a call wherever it is written.
 TAGS = ("<tool_call>", "<TOOLCALL>", "<|python_tag|>")
 
 _SEPARATORS = ((", ", ": "), (",", ":"))
