@@ -12,7 +12,7 @@ of tau-bench's retail agent, 31 kinds of schema with right and wrong values (pro
     xgrammar 0.2.8    155 ms    0.005 ms (0.1 ms)        26, 5 wrong in silence   1 MB; Apache-2.0; torch, transformers, triton, tvm-ffi
     outlines-core    2813 ms    0.55 ms (8.9 ms)         20, 11 wrong             2 MB, none for macOS; Apache-2.0; nothing
 
-With free text and arguments in any order, as here, the 15 tools take 25–50 ms, a mask 0.04 ms in calls and in text,
+With free text and arguments in any order, as here, the 15 tools take 50–120 ms, a mask 0.04 ms in calls and in text,
 0.2 ms in text with braces (the first of a list of tools up to 7 ms), the first violation of an answer 0.1–0.4 ms.
 """
 

@@ -2,7 +2,7 @@
 
 The verifier reads some forty ways of writing calls (rightcall/dialects), the model's template writes one. A call in
 another way would be a call outside of the grammar. The expressions forbid a little more than the verifier reads, where
-that is simpler: no text of an assistant holds `{"name":` or begins a line with `lookup(id=`.
+that is simpler: no text of an assistant tells of `lookup(id=1)` or of `{"arguments":`.
 
 They cannot look ahead, and non-ASCII characters count as white space and as letters.
 """
@@ -16,37 +16,34 @@ from rightcall.decoding.grammar_dialect import Dialect
 
 _ANY = r"(?s:.*)"
 _SPACE = r"[\t-\r\x1c- \u{80}-\u{10ffff}]*"
-_WORD = r"[-A-Z_a-z0-9.\u{80}-\u{10ffff}]+"
-_NAME = r"[A-Z_a-z\u{80}-\u{10ffff}][-A-Z_a-z0-9.\x2f:\u{80}-\u{10ffff}]*\("
+_LETTER = r"[-A-Z_a-z0-9.\x2f:\u{80}-\u{10ffff}]"
+_WORD = f"{_LETTER}+"
+_OPENS = rf"{_LETTER}\("  # a call of Python
 # each of these begins a call wherever it stands: the openings of dialects/finding.py, shortened to what is theirs alone
 _MARKS = (
     r"<([a-z]{1,20}:|｜DSML｜)?((?i:tool_?calls?>|function_?calls?>|tool_code>)|invoke name=)",
     r"<\|(python_tag|python_start|tool_call|tool_call_start|tool_call_begin|START_ACTION|tools_prefix|action_start)\|?>",
     r"\[TOOL_CALLS\]|<start_function_call>|<function=|<｜tool▁call▁begin｜>|functools[ \n]*\[",
-    r"to=(functions\.)?[^ <>]+([ <>a-z|_])*<\|message\|>",
-    r"(^|\n)Action:",
+    r"<\|message\|>|Action:",
 )
-_MARK = "(" + "|".join(_MARKS).replace("(^|\\n)", "") + ")"
+_MARK = "(" + "|".join(_MARKS) + ")"
 _QUOTE = r'["\x27]?'
 # keys that no data has beside a brace; a key may be escaped
 _JSON_CALL = (
     rf"\{{{_ANY}((arguments|parameters){_QUOTE}{_SPACE}:|(args|input|kwargs){_QUOTE}{_SPACE}:{_SPACE}\{{|\\u"
     rf"|(tool_calls|function_call){_QUOTE}{_SPACE}:{_SPACE}[\[{{]|type{_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}function)"
 )
-_PYTHON_CALL = rf"\[{_SPACE}{_NAME}|{_NAME}{_SPACE}(\)|\{{|{_WORD}{_SPACE}=|{_NAME})"
-# what stands between the beginning of a line, or of a fence, and a call
-_LINE = rf"({_ANY}(\n|```[a-z_]*[ \t]*|<\x2fthink>))?{_SPACE}(([-*>]|[0-9]{{1,3}}[.)])[ \t]+)?`*({_WORD}[ \t]*=[ \t]*)?"
+_PYTHON_CALL = rf"\[{_SPACE}{_WORD}\(|{_OPENS}{_SPACE}(\)|\{{|{_WORD}({_SPACE}=|\())"
 
 
 def text_terminal(dialect: Dialect, names: Sequence[str]) -> str:
     """A whole answer without a call of the tools with these names."""
-    forms = [f"{_ANY}({_MARK}|{_JSON_CALL})", f"{_LINE}({_PYTHON_CALL})"]
+    forms = [_MARK, _JSON_CALL, _PYTHON_CALL]
     if names:
         named = "|".join(map(escaped, names))
-        forms.append(rf"{_ANY}\{{{_ANY}(name|function){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}({named}){_QUOTE}")
-    if dialect.marker is None:
-        forms.append(rf"{_SPACE}(\[{_SPACE})?\{{")
-    return f"/{_ANY}/ & ~/({'|'.join(forms)}){_ANY}/"
+        forms.append(rf"(name|function){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}({named}){_QUOTE}")
+    begins = "" if dialect.marker else rf"|{_SPACE}(\[{_SPACE})?\{{"
+    return f"/{_ANY}/ & ~/({_ANY}({'|'.join(forms)}){begins}){_ANY}/"
 
 
 def before_terminal() -> str:
@@ -55,6 +52,6 @@ def before_terminal() -> str:
     A quotation mark behind a brace may open a string that goes on in the call: then all of it is one object.
     """
     json = rf'\{{({_ANY}"|{_SPACE}([\x27\\\}}]|{_WORD}{_SPACE}:)|{_ANY}(arguments|parameters)\x27?{_SPACE}:)'
-    told = rf'{_PYTHON_CALL}|{_NAME}{_SPACE}(["\x27]|[0-9]|{_WORD}{_SPACE}:)| \({_SPACE}{_WORD}{_SPACE}[=:]'
+    told = rf'{_PYTHON_CALL}|{_OPENS}{_SPACE}(["\x27]|[0-9]|{_WORD}{_SPACE}:)| \({_SPACE}{_WORD}{_SPACE}[=:]'
     element = r'<[A-Z_a-z]|name=["\x27]'
     return rf"/{_ANY}/ & ~/({_ANY}({_MARK}|{json}|{told}|{element})){_ANY}/"
