@@ -6,10 +6,9 @@ f(a=1, b='x', c=[True, None])       keywords and names need not be Python's: tow
 
 from __future__ import annotations
 
-import ast
+import codecs
 import json
 import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +26,10 @@ _STRING = re.compile(
     re.DOTALL,
 )
 _QUOTE = re.compile(r"[rRuU]?[\"']")
+_ESCAPE = re.compile(
+    r"\\(?:[0-7]{1,3}|x[0-9a-fA-F]{0,2}|u[0-9a-fA-F]{0,4}|U[0-9a-fA-F]{0,8}|N(?:\{[^}]*+\})?|[\\'\"abfnrtv\n])"
+)
+_JSON_TEXT = json.JSONDecoder(strict=False)
 _NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]++|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?)(?![\w.])")
 _WORD = re.compile(r"[^\W\d]\w*+(?![\w.(])")
 _CONSTANTS = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
@@ -170,16 +173,18 @@ class Literals:
             self.notes.add("raw_newline")
         if token[0] == '"' and not token.startswith('"""'):
             try:
-                return str(json.loads(token, strict=False))
+                return str(_JSON_TEXT.decode(token))
             except ValueError:
                 pass
         self.notes.add("python_dict")
+        quoted = token.lstrip("rRuU")
+        marks = 3 if quoted.startswith(("'''", '"""')) else 1
+        inner = quoted[marks:-marks]
+        if "\\" not in inner or token[0] in "rR":
+            return inner
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a model may write "\d" in a string
-                one_line = token if token.lstrip("rRuU")[:3] in ("'''", '"""') else token.replace("\n", "\\n")
-                return str(ast.literal_eval(one_line.replace("\r", "\\r").replace("\x00", "\\0")))
-        except (SyntaxError, ValueError, MemoryError) as err:
+            return _ESCAPE.sub(lambda found: codecs.decode(found[0], "unicode_escape"), inner)
+        except ValueError as err:
             raise CallError("invalid_json", f"{shortened(token)} is no text: {err}"[:200]) from err
 
     def _number(self, token: str) -> int | float:

@@ -30,7 +30,9 @@ def check_prose(text: str, calls: Sequence[Call], offered: set[Any] | None) -> N
         CallError: they are none of the calls that were read, nor a part of one.
     """
     names = "|".join(
-        re.escape(name) for name in sorted(offered or (), key=str, reverse=True) if isinstance(name, str) and name
+        re.escape(name)
+        for name in sorted(offered or (), key=str, reverse=True)
+        if isinstance(name, str) and name and name in text  # of hundreds of tools hardly any
     )
     if not names:
         return
