@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from dialect_fuzz import PIECES, TOOLS
+from mutated_calls import PIECES, TOOLS
 
 from rightcall.toolcalls.verifier import parse
 

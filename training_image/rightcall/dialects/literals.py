@@ -15,6 +15,7 @@ from typing import Any
 from rightcall.dialects.values import MAX_DEPTH, Call, CallError, check_value, shortened, unique
 
 NAME = r"[^\W\d][\w./:-]*+"
+AFTER_A_VALUE = " follows a value"  # ends an error's detail
 
 _SPACE = re.compile(r"(?:\s++|#[^\n]*+)*+")
 _WHITE = re.compile(r"\s*+")
@@ -149,7 +150,7 @@ class Literals:
             if found:
                 self.position = found.end()
             elif not self.text.startswith(closing, self.position):
-                raise self._wrong("not_a_literal", f"{self.text[self.position : self.position + 20]!r} follows a value")
+                raise self._wrong("not_a_literal", f"{self.text[self.position : self.position + 20]!r}{AFTER_A_VALUE}")
         self.position += 1
         return comma
 

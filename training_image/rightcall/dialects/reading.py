@@ -19,7 +19,7 @@ from rightcall.dialects.elements import Tools
 from rightcall.dialects.finding import BEHIND, BETWEEN, HERE, LATER, SIGNED, without_thoughts
 from rightcall.dialects.gemma import OPENING as GEMMA
 from rightcall.dialects.gemma import gemma
-from rightcall.dialects.literals import NAME, Literals, after_space
+from rightcall.dialects.literals import AFTER_A_VALUE, NAME, Literals, after_space
 from rightcall.dialects.marked import AROUND, MARKS, MISTRAL, marked, mistral
 from rightcall.dialects.objects import calls_of, decode_tolerantly, is_bare_name, is_call
 from rightcall.dialects.prose import check_mention, check_prose
@@ -106,7 +106,7 @@ class _Reader:
         for mention in self.mentions:
             check_mention(mention, self.calls, self.offered)
         for gap in self.gaps:
-            check_prose(gap, self.calls, self.offered)
+            check_prose(gap, self.calls, self.offered, self.tools)
         if self.doubt:
             raise self.doubt
         return Reading(self.calls, frozenset(self.looks), frozenset(self.forgiven))
@@ -245,7 +245,9 @@ class _Reader:
         try:
             self.mentions += literals.call()
         except CallError as err:
-            if err.reason in ("unterminated_json", "too_deep"):
+            broken = err.reason == "invalid_json" or err.detail.endswith(AFTER_A_VALUE)
+            meant = broken and self.text[start:end].partition("(")[0] in (self.offered or ())
+            if meant or err.reason in ("unterminated_json", "too_deep"):
                 raise
             self.in_vain += literals.position
             return end
