@@ -6,16 +6,16 @@ f(a=1, b='x', c=[True, None])       keywords and names need not be Python's: tow
 
 from __future__ import annotations
 
-import ast
+import codecs
 import json
 import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from rightcall.dialects.values import MAX_DEPTH, Call, CallError, check_value, shortened, unique
 
 NAME = r"[^\W\d][\w./:-]*+"
+AFTER_A_VALUE = " follows a value"  # ends an error's detail
 
 _SPACE = re.compile(r"(?:\s++|#[^\n]*+)*+")
 _WHITE = re.compile(r"\s*+")
@@ -27,6 +27,10 @@ _STRING = re.compile(
     re.DOTALL,
 )
 _QUOTE = re.compile(r"[rRuU]?[\"']")
+_ESCAPE = re.compile(
+    r"\\(?:[0-7]{1,3}|x[0-9a-fA-F]{0,2}|u[0-9a-fA-F]{0,4}|U[0-9a-fA-F]{0,8}|N(?:\{[^}]*+\})?|[\\'\"abfnrtv\n])"
+)
+_JSON_TEXT = json.JSONDecoder(strict=False)
 _NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]++|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?)(?![\w.])")
 _WORD = re.compile(r"[^\W\d]\w*+(?![\w.(])")
 _CONSTANTS = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
@@ -146,7 +150,7 @@ class Literals:
             if found:
                 self.position = found.end()
             elif not self.text.startswith(closing, self.position):
-                raise self._wrong("not_a_literal", f"{self.text[self.position : self.position + 20]!r} follows a value")
+                raise self._wrong("not_a_literal", f"{self.text[self.position : self.position + 20]!r}{AFTER_A_VALUE}")
         self.position += 1
         return comma
 
@@ -170,16 +174,18 @@ class Literals:
             self.notes.add("raw_newline")
         if token[0] == '"' and not token.startswith('"""'):
             try:
-                return str(json.loads(token, strict=False))
+                return str(_JSON_TEXT.decode(token))
             except ValueError:
                 pass
         self.notes.add("python_dict")
+        quoted = token.lstrip("rRuU")
+        marks = 3 if quoted.startswith(("'''", '"""')) else 1
+        inner = quoted[marks:-marks]
+        if "\\" not in inner or token[0] in "rR":
+            return inner
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a model may write "\d" in a string
-                one_line = token if token.lstrip("rRuU")[:3] in ("'''", '"""') else token.replace("\n", "\\n")
-                return str(ast.literal_eval(one_line.replace("\r", "\\r").replace("\x00", "\\0")))
-        except (SyntaxError, ValueError, MemoryError) as err:
+            return _ESCAPE.sub(lambda found: codecs.decode(found[0], "unicode_escape"), inner)
+        except ValueError as err:
             raise CallError("invalid_json", f"{shortened(token)} is no text: {err}"[:200]) from err
 
     def _number(self, token: str) -> int | float:

@@ -35,7 +35,7 @@ def decode_tolerantly(text: str, position: int, forgiven: set[str]) -> tuple[Any
         try:
             value = literals.value()
         except CallError:
-            raise err from None
+            raise CallError(err.reason, err.detail, literals.position - position) from None
         check_value(value)
         forgiven.update(literals.notes or {"python_dict"})
         return value, literals.position

@@ -19,7 +19,7 @@ from rightcall.dialects.elements import Tools
 from rightcall.dialects.finding import BEHIND, BETWEEN, HERE, LATER, SIGNED, without_thoughts
 from rightcall.dialects.gemma import OPENING as GEMMA
 from rightcall.dialects.gemma import gemma
-from rightcall.dialects.literals import NAME, Literals, after_space
+from rightcall.dialects.literals import AFTER_A_VALUE, NAME, Literals, after_space
 from rightcall.dialects.marked import AROUND, MARKS, MISTRAL, marked, mistral
 from rightcall.dialects.objects import calls_of, decode_tolerantly, is_bare_name, is_call
 from rightcall.dialects.prose import check_mention, check_prose
@@ -36,6 +36,7 @@ FORGIVEN = (
 
 _MAX_MENTION = 2000  # characters of a call inside a sentence
 _MAX_DOUBTS = 20
+_MAX_READINGS = 3  # of a character that stands in what turns out to be no call
 _NEAR = 500  # characters from the beginning of an object to its arguments
 _NO_KEY = "an object begins without a key"
 _LOOKS_LIKE_JSON = re.compile(r"\{|\[\s*+(?:[{\]\"]|\Z)")
@@ -91,6 +92,7 @@ class _Reader:
         self.mentions: list[Call] = []
         self.doubt: CallError | None = None  # of what may be prose: an error only in a text that calls
         self.doubts = 0
+        self.in_vain = 0  # characters of what was read and is no call
 
     def read(self) -> Reading:
         position = 0
@@ -104,7 +106,7 @@ class _Reader:
         for mention in self.mentions:
             check_mention(mention, self.calls, self.offered)
         for gap in self.gaps:
-            check_prose(gap, self.calls, self.offered)
+            check_prose(gap, self.calls, self.offered, self.tools)
         if self.doubt:
             raise self.doubt
         return Reading(self.calls, frozenset(self.looks), frozenset(self.forgiven))
@@ -128,6 +130,7 @@ class _Reader:
                 found = self._signed(start, form, opening)
         except CallError as err:
             self.forgiven = before
+            self.in_vain += err.read
             meant = form != "json" or self._is_callish(start, err) or self.doubts > _MAX_DOUBTS
             if form in SIGNED or (
                 begins and meant and (form == "list" or (form == "json" and err.reason != "not_a_call"))
@@ -170,6 +173,22 @@ class _Reader:
         first = finding.FIRST_KEY.match(self.text, after_space(self.text, brace))
         return first is not None and err.reason not in ("invalid_json", "not_a_call")
 
+    def _object(self, start: int) -> tuple[Any, int]:
+        """As `decode_tolerantly`, and where that was done in vain too often, strictly."""
+        try:
+            self._check_readings()
+        except CallError as err:
+            try:
+                return decode(self.text, start)
+            except CallError:
+                raise err from None
+        return decode_tolerantly(self.text, start, self.forgiven)
+
+    def _check_readings(self) -> None:
+        """Were every beginning of a text read to its end, it would cost its length squared."""
+        if self.in_vain > _MAX_READINGS * len(self.text):
+            raise CallError("too_long", f"{self.in_vain} characters were read of what is no call")
+
     def _json(self, start: int) -> Found:
         if not finding.KEY.match(self.text, start):
             raise CallError(
@@ -177,7 +196,7 @@ class _Reader:
             )  # at once, because the decoder's error looks through the whole text
         first = finding.FIRST_KEY.match(self.text, after_space(self.text, self.text.index("{", start) + 1))
         if first or finding.ARGUMENTS.match(self.text, start, start + _NEAR):
-            value, end = decode_tolerantly(self.text, start, self.forgiven)
+            value, end = self._object(start)
         else:
             value, end = decode(self.text, start)
         items = value if isinstance(value, list) else [value]
@@ -197,6 +216,8 @@ class _Reader:
         except CallError:
             end = self.text.find(")](", start, start + 200)
             if form == "list" and end > 0:
+                self.in_vain += literals.position - start
+                self._check_readings()
                 return [], end, ""  # a link of markdown: [file(s)](https://…)
             raise
         end = literals.position
@@ -219,12 +240,16 @@ class _Reader:
         return Literals(self.text, start)
 
     def _mention(self, start: int, end: int) -> int:
+        self._check_readings()
         literals = Literals(self.text[start : start + _MAX_MENTION], 0)
         try:
             self.mentions += literals.call()
         except CallError as err:
-            if err.reason in ("unterminated_json", "too_deep"):
+            broken = err.reason == "invalid_json" or err.detail.endswith(AFTER_A_VALUE)
+            meant = broken and self.text[start:end].partition("(")[0] in (self.offered or ())
+            if meant or err.reason in ("unterminated_json", "too_deep"):
                 raise
+            self.in_vain += literals.position
             return end
         return start + literals.position
 

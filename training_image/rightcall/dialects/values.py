@@ -22,10 +22,11 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 class CallError(Exception):
     """A text attempts a call that cannot be read."""
 
-    def __init__(self, reason: CallProblem, detail: str) -> None:
-        super().__init__(reason, detail)
+    def __init__(self, reason: CallProblem, detail: str, read: int = 0) -> None:
+        super().__init__(reason, detail, read)
         self.reason = reason
         self.detail = detail
+        self.read = read  # characters that were read in vain, where they may be read again
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"

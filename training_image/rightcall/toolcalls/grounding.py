@@ -22,14 +22,16 @@ MIN_WORD_DIGITS = 3  # of a word in a text of several: "845" of "845 Willow Lane
 MAX_VALUES = 200  # of one call that are looked at
 
 # What a model may rightly write in another form than it was said in: amounts and sums, dates, times, short numbers.
+# A sum: up to its first digit, up to a sign behind that, and the rest, so that no text is gone through twice.
 _CONVERTED = re.compile(
-    r"[-+*/().,%\s$€£¥\d]*\d[-+*/().,%\s$€£¥\d]*[.,+*/%$€£¥][-+*/().,%\s$€£¥\d]*"
+    r"[-+*/().,%\s$€£¥]*+\d[-()\s\d]*+[.,+*/%$€£¥][-+*/().,%\s$€£¥\d]*+"
     r"|\d{1,4}|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ].*)?|\d{1,2}(?::\d{2}){1,2}.*|\d{1,4} ?[^\W\d]{1,3}",
     re.DOTALL,
 )
 _MIXED = re.compile(r"(?=.*[_\d])(?=.*[^\W\d_])[\w-]+")
 _PARTS = re.compile(r"[^\W_]+")
 _ESCAPE = re.compile(r"\\+[nrt]")  # JSON's line break, also in JSON that is a text: its letter belongs to no word
+_BETWEEN = re.compile(r"[\W_]{0,3}+")
 _PREFIXED = re.compile(r"[^\W\d_]{0,2}(\d{5,})")
 
 
@@ -80,12 +82,39 @@ def stands_in(value: str, context: str) -> bool:
         return True
     # "order 6067464" for "#W6067464", or the other way round: such a letter is often left out
     number = _PREFIXED.fullmatch("".join(parts))
-    return number is not None and _finds([number[1]], context, before=r"[^\W\d_]{0,2}")
+    return number is not None and _finds([number[1]], context, letters_before=2)
 
 
-def _finds(parts: Sequence[str], context: str, before: str = "") -> bool:
-    pattern = r"[\W_]{0,3}".join(map(re.escape, parts))
-    return re.search(rf"(?<![^\W_]){before}{pattern}(?![^\W_])", context) is not None
+def _finds(parts: Sequence[str], context: str, letters_before: int = 0) -> bool:
+    """By hand: an expression of as many parts as a model may write takes longer to make than to use."""
+    start = context.find(parts[0])
+    while start >= 0:
+        if _begins(context, start, letters_before) and _stand_at(parts, context, start):
+            return True
+        start = context.find(parts[0], start + 1)
+    return False
+
+
+def _begins(context: str, start: int, letters_before: int) -> bool:
+    """Does a word begin here, or up to so many letters before?"""
+    for place in range(start, start - letters_before - 1, -1):
+        before = context[place - 1 : place] if place > 0 else ""
+        if not before.isalnum():
+            return True
+        if before.isdecimal():
+            return False
+    return False
+
+
+def _stand_at(parts: Sequence[str], context: str, position: int) -> bool:
+    """One after the other with little between them, and the last one ends a word."""
+    for number, part in enumerate(parts):
+        between = _BETWEEN.match(context, position)
+        position = between.end() if number and between else position
+        if not context.startswith(part, position):
+            return False
+        position += len(part)
+    return not context[position : position + 1].isalnum()
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -110,4 +110,5 @@ def _goes_on(parsed: Parsed, said: str, conduct: Conduct) -> bool:
         return any(call["name"] in conduct.write for call in parsed.calls)
     if parsed.behaviour_guess == "direct":
         return True
-    return any(not stands_in(part, said.lower()) for part in id_like_parts(parsed.text))
+    said = said.lower()
+    return any(not stands_in(part, said) for part in id_like_parts(parsed.text))

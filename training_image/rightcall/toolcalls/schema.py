@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -20,12 +21,32 @@ from rightcall.schemas.branches import is_divided, without_repeated
 
 Json = dict[str, Any]
 
+MAX_PROBLEMS = 200  # of one call that are looked for
+
 _CODES = {
     "required": "missing_argument",
     "additionalProperties": "invented_argument",
     "unevaluatedProperties": "invented_argument",
     "type": "wrong_type",
 }
+
+
+def _unique_items(_: Any, unique: Any, items: Any, __: Any) -> Iterator[ValidationError]:
+    """jsonschema compares every item with every other where they are objects: 10,000 of them for a minute."""
+    if unique and isinstance(items, list) and len({_as_text(item) for item in items}) < len(items):
+        yield ValidationError(f"{items!r:.100} has non-unique elements")
+
+
+def _as_text(value: Any) -> str:
+    """The same for values that JSON Schema calls equal: 1 and 1.0, not 1 and true."""
+    if isinstance(value, dict):
+        return "{" + ",".join(sorted(f"{json.dumps(key)}:{_as_text(item)}" for key, item in value.items())) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_as_text, value)) + "]"
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+_Validator = validators.extend(Draft202012Validator, {"uniqueItems": _unique_items})
 
 
 class Problem(NamedTuple):
@@ -71,7 +92,9 @@ def problems_of_arguments(arguments: Any, parameters: Json) -> list[Problem]:
     """As `validate_call`, for one tool's arguments; the worst problem first."""
     try:
         validator = _validator(json.dumps(parameters))
-        errors = [error for error in validator.iter_errors(arguments) if not _is_default(error)]
+        errors = list(
+            islice((error for error in validator.iter_errors(arguments) if not _is_default(error)), MAX_PROBLEMS)
+        )
         found = [_problem(error) for error in _of_one_branch(errors)]
     except OverflowError:
         return [Problem("wrong_value", "arguments: a number is too large to be checked")]
@@ -94,7 +117,7 @@ def _validator(text: str) -> Draft202012Validator:
             schema["additionalProperties"] = False
     Draft202012Validator.check_schema(schema)
     # an empty registry: a "$ref" to a URL must not reach for the network
-    return Draft202012Validator(schema, registry=Registry())
+    return _Validator(schema, registry=Registry())
 
 
 def _is_default(error: ValidationError) -> bool:
