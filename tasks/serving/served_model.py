@@ -80,7 +80,9 @@ with warnings.catch_warnings(record=True):
         def predict(  # type: ignore[override]  # the type hint is what MLflow reads as signature
             self, model_input: list[dict[str, Any]], params: dict[str, Any] | None = None
         ) -> list[dict[str, Any]]:
-            """One assistant message per chat; a call that cannot be read comes back as the text that was written.
+            """One assistant message per chat, without thoughts; a call that cannot be read comes back as it was written.
+
+            No control token is in it, so that it may be sent back as history.
 
             Raises:
                 DataError: a chat has no messages, ingestion would refuse its messages or tools, or its tool_choice
@@ -99,7 +101,8 @@ with warnings.catch_warnings(record=True):
                 {"id": f"call_{number}", "type": "function", "function": call}
                 for number, call in enumerate(parsed.calls)
             ]
-            return {"role": "assistant", "content": "" if calls else parsed.text.strip(), "tool_calls": calls}
+            said = "" if calls else self._template.without_control_tokens(parsed.said).strip()
+            return {"role": "assistant", "content": said, "tool_calls": calls}
 
         def _choice(self, chat: dict[str, Any]) -> str:
             choice = chat.get("tool_choice") or "auto"

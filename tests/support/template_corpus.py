@@ -18,12 +18,14 @@ TRL = {path.stem: path for path in sorted(Path(str(find_spec("trl").origin)).par
 OURS = {path.stem: path for path in sorted((Path(__file__).parent / "chat_templates").glob("*.jinja"))}
 
 # Whatever looks like a control token is one, or a template would be refused for want of its own.
-_CONTROL_TOKEN = re.compile(r"<[|｜][^<>\s]+>|<\w+\|>|<(?:start|end)_\w+>|<escape>|<eos>|<bos>|</?s>|\[/?[A-Z_]{4,}\]")
+_CONTROL_TOKEN = re.compile(
+    r"<[|｜][^<>\s]+>|<\w+\|>|<(?:start|end)_\w+>|<escape>|<eos>|<bos>|</?s>|\[/?[A-Z_]{4,}\]|\]~!b\[|\]~b\]|\[e~\["
+)
 # As the generation_config.json of these models names them: some stop at the token that opens the next role.
 _STOPS = (
     "<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end|>", "</s>", "<end_of_turn>", "<turn|>", "<|end_of_text|>",
     "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<|call|>", "<|return|>", "<|user|>", "<|observation|>",
-    "<|tool_response>", "<start_function_response>",
+    "<|tool_response>", "<start_function_response>", "[e~[", "<|eos|>",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Where an answer begins and ends, found out by letting a template write one text and one call.
 
     Qwen3-Thinking   …assistant\\n<think>\\n | \\n</think>\\n\\n | answer <|im_end|>    the prompt opens a thought, the answer closes it
+    MiniMax M2       …ai\\n<think>\\n | \\n</think>\\n\\n | answer [e~[             only an answer that thinks closes it
     Gemma 4          …model\\n<|channel>thought\\n<channel|> | answer <turn|>       the prompt holds a thought that is not written again
     GLM-4            …<|assistant|>\\n<think></think> | answer                     nothing ends it but the next role's token
 
@@ -10,8 +11,9 @@ A row without thoughts is trained, and a prompt without thoughts is answered, as
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from itertools import takewhile
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 _USER, _TEXT = {"role": "user", "content": "?"}, "probe_answer"
@@ -22,7 +24,10 @@ _CALL = {
     "content": "",
     "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "probe_called_tool", "arguments": {}}}],
 }
+_THOUGHT = "probe_thought"
+_THINKING = {**_ANSWER, "reasoning_content": _THOUGHT, "thinking": _THOUGHT}
 _MARK = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
+_OTHER_WORDS = "§"
 _WHOLE_MARKS = re.compile(r".*[\n>\]]", re.DOTALL)
 
 
@@ -40,6 +45,7 @@ class Edges(NamedTuple):
     unanswered: str  # stands at the end of the generation prompt, but not before an answer
     text_end: End
     call_end: End
+    turn: str = ""  # with which a prompt opens the turn of an answer
 
 
 UNKNOWN = Edges("", "", End("", written=True), End("", written=True))
@@ -56,26 +62,72 @@ def find_edges(render: Render, tokens: Collection[str], stops: Collection[str]) 
         EdgeError: an answer ends with no special token, or its prompt opens a thought that it does not close.
     """
     text, call = render([_USER, _ANSWER]), render([_USER, _CALL])
-    opening, unanswered = _openings(render([_USER], generate=True), text, call)
+    opening, unanswered = _openings(render, text, call)
     text_end = _text_end(render, text, tokens, stops)
-    return Edges(opening, unanswered, text_end, _call_end(render, call, text_end, stops))
+    asked, prompt = render([_USER]), render([_USER], generate=True)
+    turn = prompt.removesuffix(unanswered.removesuffix(opening))[_in_common(asked, prompt) :]
+    return Edges(opening, unanswered, text_end, _call_end(render, call, text_end, stops), turn if turn.strip() else "")
 
 
-def _openings(prompt: str, text: str, call: str) -> tuple[str, str]:
+def find_answer(render: Render, text: str, messages: Sequence[Mapping[str, Any]]) -> tuple[str, str, str] | None:
+    """(prompt that `text` repeats, the rest of that prompt, the last answer as `text` has it); None = not to be found.
+
+    A template may write what stands before an answer otherwise once the answer follows: a system message only in front of
+    the last question (Mistral), a result with another white space behind it (Hermes), no empty thought (Gemma 4). Both
+    have the last marks of the prompt then, behind the question and before the answer.
+    """
+    *head, last = map(dict, messages)
+    prompt = render(head, generate=True)
+    if text.startswith(prompt):
+        return prompt, "", text[len(prompt) :]
+    another = [*head[:-1], {**head[-1], "content": _OTHER_WORDS}]
+    asked = _in_common(prompt, render(another, generate=True))
+    first = _in_common(text, render([*another, last]))
+    latest = _in_common(text, render([*head, _another_answer(last)]))
+    marks = [mark.start() for mark in _MARK.finditer(prompt, asked)]
+    for start, stop in reversed(list(pairwise([asked, *marks, len(prompt)]))):
+        pieces = re.split(r"\s+", prompt[start:stop])
+        found = re.compile(r"\s*".join(map(re.escape, pieces))).search(text, first)
+        if found and found.start() < latest and not _goes_on(prompt[stop:], text[found.end() :]):
+            return prompt[:stop], prompt[stop:], text[found.end() :]
+    return None
+
+
+def _goes_on(missing: str, answer: str) -> bool:
+    """Whether it has what is missing of the prompt after all, in other words, and is no answer yet."""
+    mark = _MARK.match(answer.lstrip())
+    return mark is not None and missing != "" and (mark[0][1] == "/" or missing.lstrip().startswith(mark[0]))
+
+
+def _another_answer(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the same kind: two kinds may be led to otherwise."""
+    return (
+        {**_CALL, "content": answer.get("content")} if answer.get("tool_calls") else {**answer, "content": _OTHER_WORDS}
+    )
+
+
+def _openings(render: Render, text: str, call: str) -> tuple[str, str]:
+    prompt = render([_USER], generate=True)
     if text.startswith(prompt) and call.startswith(prompt):
-        return _whole_marks(_common(text[len(prompt) :], call[len(prompt) :])), ""
-    unanswered = prompt[len(_whole_marks(_common(prompt, text, call))) :]
+        return _whole_marks(text[len(prompt) : _in_common(text, call)]), ""
+    found = [find_answer(render, text, [_USER, _ANSWER]), find_answer(render, call, [_USER, _CALL])]
+    unanswered = max((each[1] for each in found if each), key=len, default="")
     marks = _MARK.findall(unanswered)
-    if len(marks) == 1 and "/" not in marks[0]:
-        raise EdgeError(
-            f"opens a thought with {unanswered!r} in its prompt that no answer closes: a model would think without an end"
-        )
-    return "", unanswered if marks else ""
+    if len(marks) != 1 or "/" in marks[0]:
+        return "", unanswered
+    thinking = render([_USER, _THINKING])
+    closing = thinking[thinking.find(_THOUGHT) + len(_THOUGHT) : thinking.rfind(_TEXT)]
+    if _THOUGHT in thinking and _MARK.findall(closing):
+        return closing, unanswered + closing
+    raise EdgeError(
+        f"opens a thought with {unanswered!r} in its prompt that no answer closes: a model would think without an end"
+    )
 
 
-def _common(*texts: str) -> str:
-    """What all begin with."""
-    return "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, zip(*texts, strict=False)))
+def _in_common(left: str, right: str) -> int:
+    """Characters that both begin with."""
+    lengths = range(1, min(len(left), len(right)) + 1)
+    return bisect_left(lengths, True, key=lambda length: left[:length] != right[:length])
 
 
 def _whole_marks(text: str) -> str:

@@ -20,7 +20,7 @@ import jinja2
 from tokenizers import Tokenizer
 
 from rightcall.chat import rendering
-from rightcall.chat.edges import UNKNOWN, EdgeError, Edges, End, find_edges
+from rightcall.chat.edges import UNKNOWN, EdgeError, Edges, End, find_answer, find_edges
 from rightcall.chat.messages import FORMS, CallForm, Message, formed, reasons
 from rightcall.chat.model_folder import ModelFolder, named_template, template_names
 from rightcall.errors import DataError, RecipeError
@@ -31,6 +31,12 @@ Row = tuple[Sequence[Message], Tools]
 # No thinking blocks: Qwen3 then opens every answer with an empty one, in training as in generation.
 TEMPLATE_ARGUMENTS = {"documents": None, "enable_thinking": False}
 CACHED_CHARACTERS = 16_000_000  # of tokenised pieces, about 50 MB with their ids
+
+_PARAMETERS = {"type": "object", "properties": {"probe_argument": {"type": "string", "description": "Probe."}}}
+_OFFERED = {
+    "type": "function",
+    "function": {"name": "probe_offered_tool", "description": "Probe.", "parameters": {**_PARAMETERS, "required": []}},
+}
 
 
 class Encoded(NamedTuple):
@@ -56,6 +62,7 @@ class ChatTemplate:
         self.source = source
         self.name = name
         self.form = form
+        self._without_tools: list[Any] | None = None
         # in which its calls are written (rightcall/dialects), set by toolcalls/template_check.py
         self.dialect: str | None = None
         self.max_length: int = folder.max_length
@@ -106,8 +113,8 @@ class ChatTemplate:
     def answer_text(self, message: Message) -> str:
         """What the model must write for this assistant message, without the end-of-turn token."""
         messages = [{"role": "user", "content": "?"}, message]
-        text = self.render(messages, None)
-        span = self._span(text, messages, None, 1)
+        text = self.render(messages, [_OFFERED])
+        span = self._span(text, messages, [_OFFERED], 1)
         if span is None:
             raise DataError(f"the chat template of {self.name} hides where this answer starts: {message!r}")
         return text[span.start : span.stop]
@@ -177,6 +184,10 @@ class ChatTemplate:
         prompt_ids, whole = self._tokenize_batch([text[: span.start], text[: span.end]])
         return prompt_ids, whole[self._boundary(whole, prompt_ids) :]
 
+    def without_control_tokens(self, text: str) -> str:
+        """A text that may stand in a conversation, whatever a model wrote."""
+        return str(json.loads(self._control.sub("", json.dumps(text, ensure_ascii=False)))) if self._control else text
+
     def count_tokens(self, rows: Sequence[Row]) -> list[int]:
         return list(map(len, self._tokenize_batch([self.render(messages, tools) for messages, tools in rows])))
 
@@ -196,7 +207,7 @@ class ChatTemplate:
             self._refuse_control_tokens(plain, tools)
             return self._template.render(
                 # `tools: []` and `tools: null` mean the same to a model, but not to every template
-                messages=plain, tools=list(tools) if tools else None, add_generation_prompt=generate,
+                messages=plain, tools=list(tools) if tools else self._without_tools, add_generation_prompt=generate,
                 **(self._variables | arguments),
             )  # fmt: skip
         except rendering.TEMPLATE_FAILURES as err:
@@ -256,13 +267,17 @@ class ChatTemplate:
         return _Span(len(prompt), stop, end)
 
     def _completed(self, text: str, messages: Sequence[Message], tools: Tools) -> str:
-        """With what stands before the last answer when a model writes it, and the token at which it stops."""
-        missing, last = self.edges.unanswered, messages[-1]
-        if missing and len(messages) > 1 and not reasons(last):
-            prompt = self._render(messages[:-1], tools, True, TEMPLATE_ARGUMENTS)
-            head = prompt.removesuffix(missing)
-            if head != prompt and text.startswith(head) and not text.startswith(prompt):
-                text = prompt + text[len(head) :]
+        """With what a model sees before the last answer when it writes it, and the token at which it stops."""
+        last = messages[-1]
+        if len(messages) > 1 and not reasons(last):
+
+            def render(messages: Sequence[Message], *, generate: bool = False) -> str:
+                return self._render(messages, tools, generate, TEMPLATE_ARGUMENTS)
+
+            if found := find_answer(render, text, messages):
+                prompt, missing, answer = found
+                # Gemma's answer to a result opens no turn of its own when it is written
+                text = prompt + missing + (self.edges.opening if missing else "") + answer.removeprefix(self.edges.turn)
         end = self._end_of(last)
         return text if end.written else text + end.token
 
@@ -303,20 +318,22 @@ class ChatTemplate:
 
     def _probe_tools(self) -> None:
         user = {"role": "user", "content": "?"}
-        parameters = {"type": "object", "properties": {"probe_argument": {"type": "string"}}}
-        function = {"name": "probe_offered_tool", "description": "Probe.", "parameters": parameters}
         call = {"type": "function", "id": "call00000", "function": {"name": "probe_called_tool", "arguments": {}}}
         answer = {"role": "assistant", "content": "", "tool_calls": [call]}
-        offered = self._probe([user], [{"type": "function", "function": function}])
+        offered = self._probe([user], [_OFFERED])
         if "probe_offered_tool" not in offered or "probe_argument" not in offered:
             raise RecipeError(f"the chat template of {self.name} ignores tools; {self._advice()}")
-        called = self._probe([user, answer], None)
+        called = self._probe([user, answer], [_OFFERED])
         if "probe_called_tool" not in called:
             raise RecipeError(f"the chat template of {self.name} ignores an assistant's tool_calls; {self._advice()}")
+        try:
+            self._render([user], None, False, TEMPLATE_ARGUMENTS)
+        except DataError:  # Hermes' goes through them, whether there are any or not
+            self._without_tools = []
 
     def _probe(self, messages: Sequence[Message], tools: Tools, *, generate: bool = False) -> str:
         try:
-            return self.render(messages, tools, add_generation_prompt=generate)
+            return self._render(messages, tools, generate, TEMPLATE_ARGUMENTS)
         except DataError as err:
             raise RecipeError(
                 f"the chat template of {self.name} fails on a short chat; {self._advice()}: {err}"
@@ -328,7 +345,7 @@ class ChatTemplate:
 
     def _probe_edges(self, folder: ModelFolder) -> Edges:
         def render(messages: Sequence[Message], *, generate: bool = False) -> str:
-            return self._probe(messages, None, generate=generate)
+            return self._probe(messages, [_OFFERED], generate=generate)
 
         stops = {token for token, id_ in self._ids.items() if id_ in folder.eos_ids}
         try:

@@ -58,16 +58,23 @@ ARGUMENTS = re.compile(
 )
 
 _THOUGHTS = re.compile(
-    r"\A\s*+(?:<think>.*?(?:</think>|\Z)|<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|\Z))", re.DOTALL
+    r"\A\s*+(?:<(?P<tag>(?:seed:)?think)>.*?(?:</(?P=tag)>|\Z)|\[THINK\].*?(?:\[/THINK\]|\Z)"
+    r"|<\|START_THINKING\|>.*?(?:<\|END_THINKING\|>|\Z)|<\|channel>thought\b.*?(?:<channel\|>|\Z)"
+    r"|<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|\Z))",
+    re.DOTALL,
 )
 # the prompt may have opened the block already; in a call's argument a quotation mark follows
-_END_OF_THOUGHTS = re.compile(r"</think>(?![\"'`\\])")
-_FINAL = re.compile(r"\A\s*+(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>")
+_END_OF_THOUGHTS = re.compile(r"(?:</(?:seed:)?think>|\[/THINK\]|<\|END_THINKING\|>)(?![\"'`\\])")
+_FINAL = re.compile(r"\A\s*+(?:<\|start\|>assistant)?(?:<\|channel\|>final|\s*+to=user)<\|message\|>")
+_RESPONSE = re.compile(r"\A\s*+<\|START_(RESPONSE|TEXT)\|>(.*?)(?:<\|END_\1\|>)?\s*+\Z", re.DOTALL)
 
 
 def without_thoughts(text: str) -> str:
-    """The text after a leading `<think>…</think>` block, or after `</think>` where the prompt opens the block."""
+    """The text after a leading `<think>…</think>` block, or after `</think>` where the prompt opens the block.
+
+    What says that an answer follows is taken off too: gpt-oss' and Muse's header, Cohere's marks around it.
+    """
     rest, cut = _THOUGHTS.subn("", text, count=1)
     if not cut and (end := _END_OF_THOUGHTS.search(text)):
         rest = text[end.end() :]
-    return _FINAL.sub("", rest).strip()
+    return _RESPONSE.sub(r"\2", _FINAL.sub("", rest)).strip()

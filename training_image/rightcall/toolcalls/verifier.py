@@ -45,6 +45,11 @@ class Parsed(NamedTuple):
     strict: bool  # calls in exactly the dialect that is expected, or no call: nothing had to be forgiven
     forgiven: tuple[str, ...]  # of dialects.reading.FORGIVEN, in its order
 
+    @property
+    def said(self) -> str:
+        """The text without thoughts, nor the marks that some templates write around an answer."""
+        return without_thoughts(self.text)
+
 
 class Judgement(NamedTuple):
     """None = it does not arise: no call was written (valid_call) or none is gold (right_tool, right_arguments)."""
