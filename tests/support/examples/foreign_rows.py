@@ -175,6 +175,6 @@ CONVERSATIONS: dict[str, tuple[Callable[[int], Row], Callable[[Path, list[Row]],
 }
 
 
-def conversations(name: str, folder: Path, count: int = 24) -> Path:
+def conversations(name: str, folder: Path, count: int = 24, start: int = 0) -> Path:
     record, write = CONVERSATIONS[name]
-    return write(folder / name, [record(number) for number in range(count)])
+    return write(folder / name, [record(number) for number in range(start, start + count)])
