@@ -23,7 +23,7 @@ from tasks.drafts.choices import (
     choose,
     recipe_name,
 )
-from tasks.drafts.facts import facts_of
+from tasks.drafts.facts import Conversations, facts_of
 from tasks.drafts.looking import FileSeen, look_at, read_system, read_tools, template_at_hand
 from tasks.drafts.recipe_text import recipe_text, seen_text
 from tasks.machine.terminal import errors_end_the_command, leave
@@ -52,7 +52,7 @@ def look(asked: argparse.Namespace) -> Given:
     system = read_system(asked.system) if asked.system else None
     files: dict[str, list[tuple[FileSeen, str]]] = {}
     for path in asked.files:
-        seen = look_at(path)
+        seen = look_at(path, tools)
         files.setdefault(seen.kind, []).append((seen, _beside(asked.out, path)))
     _require_all_sides(files)
     model, sha256 = _model(asked.model, asked.out)
@@ -61,6 +61,9 @@ def look(asked: argparse.Namespace) -> Given:
     facts = None
     if conversations:
         facts = facts_of(conversations[0][0], tools=tools, system=system, group_by=asked.group_by, template=template)
+        if len(facts.behaviours) == 1:
+            _require_items(conversations[0][0], facts, files)
+            facts = None
     laptop = model == DEFAULT_MODEL
     stem = asked.out.stem if asked.out.stem != "recipe" else asked.files[0].name.partition(".")[0]
     return Given(
@@ -114,6 +117,20 @@ def _require_all_sides(files: dict[str, list[tuple[FileSeen, str]]]) -> None:
         )
 
 
+def _require_items(seen: FileSeen, facts: Conversations, files: dict[str, list[tuple[FileSeen, str]]]) -> None:
+    """Conversations that only call, as xLAM's, can be trained on where items measure what comes of it.
+
+    Raises:
+        DataError: there are no items.
+    """
+    if "evaluation" not in files:
+        raise DataError(
+            f"all {facts.steps:,} turns that were looked at in {seen.path.name!r} are {next(iter(facts.behaviours))!r}: there "
+            "is no decision to learn or measure; put conversations into it in which something else is right, or give "
+            "multiple-choice items beside it"
+        )
+
+
 def _model(asked: str | None, out: Path) -> tuple[str, str | None]:
     """Source and sha256, relative to the recipe.
 
@@ -155,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE",
-        help="JSON lines, also .gz: conversations; SFT rows, preference rows and multiple-choice items may stand beside them",
+        help="conversations, as OpenAI, ShareGPT, xLAM, Glaive, ToolACE or Hermes write them, in JSON lines (also .gz), JSON, parquet "
+        "or Arrow; SFT rows, preference rows and multiple-choice items may stand beside them",
     )  # fmt: skip
     parser.add_argument(
         "--tools",

@@ -51,7 +51,7 @@ def report_checks(
     return {
         "rows": {kind: _counts(rows, kept[kind]) for kind, rows in checked.items()},
         "reasons": _reasons(checked),
-        "warnings": [text for rows in checked.values() for text in warnings_of(rows)],
+        "warnings": [*(text for rows in checked.values() for text in warnings_of(rows)), *_one_sided(behaviours)],
         "not_used": _not_used(recipe, checked, template),
         "classes": behaviours,
         "classes_in_detail": {**behaviours, **classes},
@@ -147,6 +147,16 @@ def warnings_of(rows: CheckedRows) -> Iterator[str]:
                 )
 
 
+def _one_sided(behaviours: dict[RowKind, dict[str, int]]) -> Iterator[str]:
+    for kind in TRAINED:
+        if len(behaviours[kind]) == 1:
+            name, turns = next(iter(behaviours[kind].items()))
+            yield (
+                f"all {turns:,} {TURNS_OF[kind]} of the {kind} rows are {name!r}: a model that learns from them alone does "
+                "that whatever is asked; name rows beside them in which something else is right"
+            )
+
+
 def _contradictions(rows: CheckedRows) -> str:
     count, read = len(rows.contradicted), rows.tally.read
     return (
@@ -232,13 +242,17 @@ def _score_rule(folder: Path) -> Json:
 def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
     """Ends the flow before anything is trained on rows that are not fit for it.
 
+    Training rows may be of one class, as xLAM's are, where the evaluation shows what comes of it.
+
     Raises:
         DataError: too many rows are broken, none is left, or all are of one class.
     """
     problems = []
     data = recipe.data
     trained = data.sft or data.preference or any(each.use != "evaluation" for each in data.conversations)
-    for kind, named in _judged(recipe, checks).items():
+    judged = _judged(recipe, checks)
+    shown = any(len(checks["classes"][kind]) > 1 for kind in judged if kind in ("choice", "step"))
+    for kind, named in judged.items():
         counts, behaviours = checks["rows"][kind], checks["classes"][kind]
         if counts["critical"] > recipe.data.tolerance * counts["in"]:
             share = counts["critical"] / counts["in"]
@@ -249,11 +263,11 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
         elif not counts["kept"]:
             what = "no row was read" if not counts["in"] else f"none of {counts['in']:,} rows is left"
             problems.append(f"{what} for {kind} from {', '.join(repr(each.uri) for each in named)}")
-        elif len(behaviours) == 1 and (kind != "choice" or trained):
+        elif len(behaviours) == 1 and (kind != "choice" or trained) and not (shown and kind not in ("choice", "step")):
             behaviour, turns = next(iter(behaviours.items()))
             problems.append(
                 f"all {turns:,} {TURNS_OF[kind]} of {counts['kept']:,} {kind} rows are {behaviour!r}: there is no "
-                "decision to learn or measure"
+                "decision to learn or measure; name rows or items beside them in which something else is right"
             )
     if problems:
         worst = [

@@ -45,7 +45,7 @@ class Given:
 
     name: str
     files: Mapping[str, list[tuple[FileSeen, str]]]  # section of data → what was seen and the path to write
-    facts: Conversations | None
+    facts: Conversations | None  # None also of conversations that are only trained on
     tools: str | None = None
     system: str | None = None
     model: str = DEFAULT_MODEL
@@ -55,6 +55,10 @@ class Given:
     @property
     def on_a_laptop(self) -> bool:
         return self.model == DEFAULT_MODEL
+
+    @property
+    def trains_sft(self) -> bool:
+        return not self.files.keys().isdisjoint({"sft", "conversations"})
 
 
 def choose(given: Given) -> list[Choice]:
@@ -93,7 +97,7 @@ def _sources(given: Given) -> Iterator[Choice]:
         entries = [{"uri": path} for _, path in found]
         if section == "conversations":
             beside = {name: path for name, path in (("tools", given.tools), ("system", given.system)) if path}
-            entries = [entry | beside for entry in entries]
+            entries = [entry | beside | ({} if given.facts else {"use": "train"}) for entry in entries]
         records = sum(seen.records for seen, _ in found)
         yield Choice(f"data.{section}", entries, f"{records:,} records")
 
@@ -180,11 +184,10 @@ def _cpu_steps(facts: Conversations, rows: float, tokens: float, batch: int) -> 
 
 
 def _rows_alone(given: Given) -> Iterator[Choice]:
-    trains = "sft" in given.files
     yield Choice(
         "sft.max_steps",
-        60 if trains else 0,
-        "a first look; more rows want more steps" if trains else "no SFT rows and no conversations",
+        60 if given.trains_sft else 0,
+        "a first look; more rows want more steps" if given.trains_sft else "no SFT rows and no conversations",
     )
     yield Choice("sft.learning_rate", 1.0e-4, "what the trials in recipes/README.md found for the default model")
 
@@ -200,7 +203,7 @@ def _preferences(given: Given) -> Iterator[Choice]:
         pairs = sum(seen.records for seen, _ in given.files["preference"])
         yield Choice("dpo.max_steps", max(1, min(60, pairs // 6)), f"{pairs:,} pairs")
         yield Choice("dpo.per_device_train_batch_size", 6, "pairs in one step")
-        if not given.facts and "sft" not in given.files:
+        if not given.trains_sft:
             yield Choice("dpo.start_from", "base", "there is no SFT before it")
     yield Choice("dpo.learning_rate", 5.0e-6, "small: pairs change what is written faster than SFT does")
 

@@ -11,11 +11,8 @@ from typing import Any
 
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, RecipeError
-from rightcall.records.reading import to_canonical
-from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import Row
-from rightcall.toolcalls.words import guess_behaviour
-from tasks.drafts.looking import CHARACTERS_PER_TOKEN, FileSeen, answers, messages_of
+from tasks.drafts.looking import CHARACTERS_PER_TOKEN, FileSeen
 
 # Widest first: all that one person said should lie on one side of the split.
 GROUP_FIELDS = (
@@ -60,16 +57,16 @@ def facts_of(
     seen: FileSeen, *, tools: list[dict[str, Any]] | None, system: str | None, group_by: str | None,
     template: ChatTemplate | None,
 ) -> Conversations:  # fmt: skip
-    """Of a file of conversations; records in which nobody answers are left aside.
+    """Of a file of conversations.
 
     Raises:
         DataError: calls are made and no tools are named anywhere.
         RecipeError: ``group_by`` is not a field of the records.
     """
-    sample = [record for record in seen.sample if answers(record)]
-    own_tools = tools is None and any(record.get("tools") for record in sample)
-    offered = [_tools_of(record) if tools is None else tools for record in sample]
-    behaviours = Counter(behaviour_of(message) for record in sample for _, message in answers(record))
+    sample = seen.sample
+    own_tools = tools is None and any(record["tools"] for record in sample)
+    offered = [record["tools"] for record in sample]
+    behaviours = Counter(behaviour for record in sample for _, behaviour in record["trained"])
     called = [_called(record) for record in sample]
     if tools is None and not own_tools and any(called):
         names = [name for name, _ in sum(called, Counter()).most_common(8)]
@@ -86,16 +83,9 @@ def facts_of(
         behaviours=dict(behaviours.most_common()), groups=groups, group_by=chosen,
         largest_group=_largest(sample, chosen), lengths=lengths, shared=shared, exact=template is not None,
         tools=len(offered[0]), own_tools=own_tools,
-        own_system=sum(messages_of(record)[0].get("role") in ("system", "developer") for record in sample),
+        own_system=sum(record["messages"][0]["role"] == "system" for record in sample),
         unknown_calls=_unknown(called, offered),
     )  # fmt: skip
-
-
-def behaviour_of(message: Row) -> str:
-    """As ingestion tells it: what the message is marked with, else a call where one is made, else by its words."""
-    if message.get("behaviour"):
-        return str(message["behaviour"])
-    return "tool_call" if message.get("tool_calls") else guess_behaviour(_content(message))
 
 
 def group_fields(sample: Sequence[Row]) -> dict[str, int]:
@@ -123,14 +113,13 @@ def _chosen(group_by: str | None, sample: Sequence[Row], groups: dict[str, int],
 def _largest(sample: Sequence[Row], group_by: str | None) -> float:
     steps: Counter[object] = Counter()
     for number, record in enumerate(sample):
-        steps[str(record.get(group_by)) if group_by else number] += len(answers(record))
+        steps[str(record.get(group_by)) if group_by else number] += len(record["trained"])
     return max(steps.values()) / sum(steps.values())
 
 
 def _called(record: Row) -> Counter[str]:
-    calls = [call for _, message in answers(record) for call in message.get("tool_calls") or ()]
-    functions = [call.get("function") or call for call in calls if isinstance(call, dict)]
-    return Counter(str(function.get("name")) for function in functions if isinstance(function, dict))
+    calls = [call for message in record["messages"] for call in message.get("tool_calls") or ()]
+    return Counter(call["function"]["name"] for call in calls)
 
 
 def _unknown(called: Sequence[Counter[str]], offered: Sequence[list[Any]]) -> dict[str, int]:
@@ -142,22 +131,13 @@ def _unknown(called: Sequence[Counter[str]], offered: Sequence[list[Any]]) -> di
     return dict(found.most_common())
 
 
-def _tools_of(record: Row) -> list[dict[str, Any]]:
-    """Of a record whose tools cannot be used, none: ingestion says so."""
-    try:
-        return normalise_tools(record.get("tools"))
-    except DataError:
-        return []
-
-
 def _lengths(
     sample: Sequence[Row], offered: Sequence[list[Any]], system: str | None, template: ChatTemplate | None
 ) -> list[int]:
     found = []
     for record, tools in zip(sample, offered, strict=False):
-        last = answers(record)[-1][0]
-        messages = messages_of(record)[: last + 1]
-        if system and messages[0].get("role") not in ("system", "developer"):
+        messages = record["messages"]
+        if system and messages[0]["role"] != "system":
             messages = [_system(system), *messages]
         found.append(_tokens(messages, tools, template))
     return found
@@ -169,8 +149,7 @@ def _tokens(messages: list[Row], tools: list[Any], template: ChatTemplate | None
         return 0
     if template is not None:
         try:
-            row = to_canonical({"messages": [*messages, {"role": "assistant", "content": "."}]}, "sft", "", 0)
-            return template.count_tokens([(row["messages"][:-1] or row["messages"], tools)])[0]
+            return template.count_tokens([(messages or [{"role": "user", "content": "."}], tools)])[0]
         except DataError:
             pass
     return len(json.dumps([messages, tools], ensure_ascii=False)) // CHARACTERS_PER_TOKEN
@@ -178,8 +157,3 @@ def _tokens(messages: list[Row], tools: list[Any], template: ChatTemplate | None
 
 def _system(text: str) -> Row:
     return {"role": "system", "content": text}
-
-
-def _content(message: Row) -> str:
-    content = message.get("content")
-    return content if isinstance(content, str) else json.dumps(content)

@@ -8,6 +8,7 @@ is a conversation. It is read as a stream: what is kept of a file of any size ar
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,17 @@ from typing import Any, Literal
 from rightcall.chat.model_folder import FILES as CHAT_FILES
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError, RecipeError, SourceError
+from rightcall.records.conversation_records import Named, to_conversation
+from rightcall.records.reading import to_canonical
+from rightcall.records.schemas import SCHEMAS, schema_of
 from rightcall.rows import when2call
 from rightcall.rows.lines import parse_line
 from rightcall.rows.tool_schemas import normalise_tools
-from rightcall.rows.vocabulary import Row
+from rightcall.rows.vocabulary import Row, RowKind
 from rightcall.toolcalls.template_check import load_template
+from rightcall.toolcalls.words import guess_behaviour
 from tasks.data import sources
-from tasks.files.lines import Line, files_of, read_lines
+from tasks.files.lines import ENDINGS, Line, files_of, read_lines
 from tasks.sources.listing import names_tools, tools_text
 from tasks.store.folder_store import Store
 
@@ -31,6 +36,8 @@ LOOKED_AT = 1000
 LOOKED_AT_BYTES = 200_000_000  # records may be long
 CHARACTERS_PER_TOKEN = 4  # where no tokenizer is at hand; JSON has fewer, prose a little more
 FITTING_TEMPLATE = "chatml-tools"
+_ROWS: dict[Kind, RowKind] = {"sft": "sft", "preference": "preference", "evaluation": "choice"}
+_ACCEPTED = f"conversations, one a record, in a file or a folder of files that end in {', '.join(ENDINGS)}"
 
 
 @dataclass(frozen=True)
@@ -43,35 +50,62 @@ class FileSeen:
     example: str  # what is wrong with the first of these
 
 
-def look_at(path: Path) -> FileSeen:
-    """Reads the file to its end, and keeps the first records.
+def look_at(path: Path, tools: list[Row] | None = None) -> FileSeen:
+    """Reads the file to its end, and keeps the first records as ingestion reads them; ``tools``: of those that have none.
 
     Raises:
-        SourceError: it is not there.
+        SourceError: it is not there, or CSV.
         DataError: it is empty, one JSON array, or no kind of rows that a recipe takes.
     """
     if not path.exists():
-        raise SourceError(f"{str(path)!r} does not exist; give a file of JSON lines, one conversation a line")
+        raise SourceError(f"{str(path)!r} does not exist; give {_ACCEPTED}")
     records = unreadable = size_bytes = 0
-    sample: list[Row] = []
+    found: list[tuple[int, Row]] = []
     example = ""
     for line in _lines(path):
         records += 1
         size_bytes += line.size_bytes
-        if len(sample) + unreadable >= LOOKED_AT or size_bytes > LOOKED_AT_BYTES:
+        if len(found) + unreadable >= LOOKED_AT or size_bytes > LOOKED_AT_BYTES:
             continue
         try:
             if line.problem:
                 raise line.problem
-            sample.append(parse_line(line.content))
+            found.append((line.number, parse_line(line.content)))
         except DataError as err:
             unreadable += 1
             example = example or f"line {line.number}: {err}"
     if not records:
-        raise DataError(f"{str(path)!r} is empty; give a file of JSON lines, one conversation a line")
-    if not sample:
-        raise DataError(f"no record of {str(path)!r} can be read; {example}")
-    return FileSeen(path, kind_of(sample, path), records, sample, unreadable, example)
+        raise DataError(f"{str(path)!r} is empty; give {_ACCEPTED}")
+    if not found:
+        raise DataError(f"no record of {str(path)!r} can be read: {example}; give {_ACCEPTED}")
+    kind = kind_of([record for _, record in found], path)
+    sample, refused = _as_ingested(found, kind, path, tools)
+    return FileSeen(path, kind, records, sample, unreadable + len(refused), example or next(iter(refused), ""))
+
+
+def _as_ingested(
+    found: list[tuple[int, Row]], kind: Kind, path: Path, tools: list[Row] | None
+) -> tuple[list[Row], list[str]]:
+    """The records as rows with their other columns, and what is said of those that no row can be made of.
+
+    Raises:
+        DataError: they are all of them.
+    """
+    rows: list[Row] = []
+    refused: list[DataError] = []
+    named = Named(tools)
+    for number, record in found:
+        try:
+            if kind == "conversations":
+                row = to_conversation(record, path.name, number, named, guess_behaviour)
+            else:
+                row = to_canonical(record, _ROWS[kind], path.name, number)
+            rows.append({**record, **row})
+        except DataError as err:
+            refused.append(err)
+    if not rows:
+        raise DataError(f"no record of {str(path)!r} can be used as {kind} rows: {refused[0]}; correct them")
+    return rows, [str(err) for err in refused]
 
 
 def _lines(path: Path) -> Iterator[Line]:
@@ -80,7 +114,7 @@ def _lines(path: Path) -> Iterator[Line]:
             if line.number == 1 and line.content.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
                 raise DataError(
                     f"{str(file)!r} is one JSON array; write one record a line, as `jq -c '.[]' {file.name} > "
-                    f"{file.name.split('.')[0]}.jsonl` does"
+                    f"{file.name.split('.')[0]}.jsonl` does, or let its name end in .json"
                 )
             yield line
 
@@ -89,45 +123,29 @@ def kind_of(sample: list[Row], path: Path) -> Kind:
     """What most of the records are.
 
     Raises:
-        DataError: none of the kinds; or conversations in which nobody answers.
+        DataError: none of the kinds.
     """
-    counted: dict[Kind | None, int] = {}
-    for record in sample:
-        kind = _kind_of(record)
-        counted[kind] = counted.get(kind, 0) + 1
+    counted = Counter(map(_kind_of, sample))
     kind = max(counted, key=lambda each: counted[each])
     if kind is None:
-        raise DataError(
-            f"the records of {str(path)!r} have the fields {sorted(sample[0])[:8]!r}; a conversation has messages "
-            '({"id", "messages": [{"role", "content", …}, …]}), a pair prompt, chosen and rejected, an item question, '
-            "answers and correct_answer"
-        )
-    if kind in ("conversations", "sft") and not any(answers(record) for record in sample):
-        raise DataError(
-            f"no record of {str(path)!r} has an assistant's message: there is nothing to learn from; the roles are "
-            f"{sorted({str(each.get('role')) for record in sample for each in messages_of(record)})!r}"
-        )
+        raise DataError(f"the records of {str(path)!r} have the fields {sorted(sample[0])[:8]!r}; {_known_columns()}")
     return kind
 
 
 def _kind_of(record: Row) -> Kind | None:
-    if "question" in record and "answers" in record:
+    if "question" in record and ("correct_answer" in record or isinstance(record.get("answers"), dict)):
         return "evaluation"
-    if {"chosen", "rejected"} <= record.keys() or {"chosen_response", "rejected_response"} <= record.keys():
+    if {"chosen_response", "rejected_response"} <= record.keys() or schema_of(record, "preference"):
         return "preference"
-    if "messages" in record:
+    if schema_of(record, "conversation"):
         return "sft" if "behaviour" in record or when2call.is_record(record) else "conversations"
     return None
 
 
-def messages_of(record: Row) -> list[Row]:
-    found = record.get("messages")
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-
-
-def answers(record: Row) -> list[tuple[int, Row]]:
-    """Index and message of every turn of the assistant."""
-    return [(index, each) for index, each in enumerate(messages_of(record)) if each.get("role") == "assistant"]
+def _known_columns() -> str:
+    """ "a conversation has messages, or conversations, or prompt and completion, …"."""
+    told = {kind: ", or ".join(" and ".join(each.needs) for each in SCHEMAS[kind]) for kind in SCHEMAS}
+    return f"a conversation has {told['conversation']}; a pair {told['preference']}; an item question, answers and correct_answer"
 
 
 def read_tools(named: Path | str) -> list[dict[str, Any]]:

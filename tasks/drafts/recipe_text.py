@@ -78,7 +78,9 @@ def seen_text(given: Given) -> list[str]:
     for section, found in given.files.items():
         for seen, path in found:
             trouble = (
-                f"; {seen.unreadable:,} of the first cannot be read, e.g. {seen.example}" if seen.unreadable else ""
+                f"; {seen.unreadable:,} of the first go to the quarantine, e.g. {seen.example}"
+                if seen.unreadable
+                else ""
             )
             lines.append(f"{path}: {seen.records:,} records, {_called(section)}{trouble}")
     return lines + (_conversations(given, given.facts) if given.facts else [])

@@ -174,7 +174,7 @@ def test_items_and_pairs_stand_beside_conversations(
         (json.dumps([conversation(1)]), "is one JSON array; write one record a line, as `jq"),
         ("no JSON\n", "no record of"),
         ('{"text": "hello"}\n', "have the fields ['text']; a conversation has messages"),
-        ('{"messages": [{"role": "user", "content": "Hi"}]}\n', "there is nothing to learn from; the roles are ['user']"),
+        ('{"messages": [{"role": "user", "content": "Hi"}]}\n', "none is the assistant's answer to a user"),
         (json.dumps(conversation(1)) + "\n", "call ['get_weather'], but no record has tools; name the file"),
     ],
 )  # fmt: skip

@@ -51,7 +51,7 @@ ROOMS = {
     "rightcall/toolcalls": "dialects rows chat schemas",
     "rightcall/job": "recipe rows",
     "rightcall/measurement": "rows recipe",
-    "rightcall/records": "toolcalls rows",
+    "rightcall/records": "dialects toolcalls rows",
     "rightcall/rollouts": "toolcalls chat rows recipe",
     "rightcall/parallel": "likelihood recipe",
     "rightcall/training": "decoding parallel likelihood toolcalls chat rows recipe job",

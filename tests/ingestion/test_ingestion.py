@@ -299,3 +299,15 @@ def test_only_pairs_with_the_asked_rejected_kinds_are_sampled(tmp_path: Path) ->
     assert {name.split("/")[1] for name in checks["classes_in_detail"]["preference"]} == {"tool_call", "cannot_answer"}
     with pytest.raises(DataError, match=r"no pair's rejected side is one of data.rejected_kinds \['wrong_type'\]"):
         snapshot_of(ingest_recipe(paths, rejected_kinds=["wrong_type"]), tmp_path, "none")
+
+
+def test_rows_that_only_call_are_trained_on_where_items_show_what_comes_of_it(tmp_path: Path) -> None:
+    """xLAM's rows are all calls."""
+    paths = write_tiny_sources(tmp_path / "sources")
+    write_lines(paths["sft"], [row for row in tiny_sft_rows(48) if row["behaviour"] == "tool_call"])
+    _, checks = snapshot_of(ingest_recipe(paths), tmp_path)
+    assert checks["classes"]["sft"] == {"tool_call": 12}
+    assert [each for each in checks["warnings"] if "all 12 trained turns of the sft rows are 'tool_call'" in each]
+    write_lines(paths["choice"], [row for row in tiny_choice_rows(48) if row["correct_answer"] == "tool_call"])
+    with pytest.raises(DataError, match=r"sft rows are 'tool_call'.*name rows or items beside them"):
+        snapshot_of(ingest_recipe(paths), tmp_path, "nothing-shown")

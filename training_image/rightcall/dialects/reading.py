@@ -44,6 +44,7 @@ _LOOKS_LIKE_PYTHON = re.compile(rf"\[?\s*+{NAME}\(")
 _ASSIGNED = re.compile(r"[^\W\d]\w*+[ \t]*+=[ \t]*+")
 _OF_PYTHON = {"raw_newline", "positional"}  # of its notes; the others are how Python is written
 _CUT_NAME = re.compile(r"[\w<=./:\[\]\" -]*+\Z")
+_FENCE_OF_CALLS = re.compile(r"\A\s*+```(?!\w)|```[\w+-]*+\s*+\Z")
 _HARMONY_HEADER = re.compile(rf"to={NAME}<\|message\|>")
 _NEED_CLOSING = re.compile(r"<(?!\|)|<\|(?:tool_call_start|START_ACTION|action_start)|Action:")
 
@@ -52,6 +53,7 @@ class Reading(NamedTuple):
     calls: list[Call]
     dialects: frozenset[str]
     forgiven: frozenset[str]
+    around: str = ""  # what is said beside the calls
 
 
 Found = tuple[list[Call], int, str]  # calls, where they end, how they look
@@ -89,6 +91,7 @@ class _Reader:
         self.calling = False
         self.covered = 0  # up to here the text is calls, or what stands around them was looked at
         self.gaps: list[str] = []
+        self.said: list[str] = []
         self.mentions: list[Call] = []
         self.doubt: CallError | None = None  # of what may be prose: an error only in a text that calls
         self.doubts = 0
@@ -109,7 +112,7 @@ class _Reader:
             check_prose(gap, self.calls, self.offered, self.tools)
         if self.doubt:
             raise self.doubt
-        return Reading(self.calls, frozenset(self.looks), frozenset(self.forgiven))
+        return Reading(self.calls, frozenset(self.looks), frozenset(self.forgiven), "\n".join(filter(None, self.said)))
 
     def _next(self, opening: re.Match[str]) -> int:
         """Read what begins here; where to look for the next."""
@@ -355,6 +358,7 @@ class _Reader:
             between = re.sub(r"```[\w+-]*+", "", between)
             if not any(look.startswith("```") for look in self.looks) and not self._in_tool_code(end):
                 self.forgiven.add("fence")
+        self.said.append(_FENCE_OF_CALLS.sub("", AROUND.sub("", self.gaps[-1])).strip(" \t\r\n,;"))
         if between.strip(" \t\r\n,;") and not (signed and self.covered == 0):
             self.forgiven.add("prose_around")
 

@@ -52,7 +52,7 @@ def to_conversation(record: Row, source: str, number: int, named: Named, guess: 
     """
     named.fields.update(dict.fromkeys(record))
     with naming_the_line(number, source):
-        return _conversation(as_openai(record, "conversation", named.unused), source, named, guess)
+        return _conversation(as_openai(record, "conversation", named.unused, named.tools), source, named, guess)
 
 
 def _conversation(record: Row, source: str, named: Named, guess: Callable[[str], str]) -> Row:

@@ -26,7 +26,7 @@ def to_canonical(
     """
     with naming_the_line(number, source):
         if adapter == "when2call" or (adapter == "auto" and when2call.is_record(record)):
-            written = when2call.reshape(record, kind)
+            written = as_openai(when2call.reshape(record, kind), kind, unused)
         elif adapter == "bfcl" or ("function" in record and "question" in record):
             raise DataError(
                 "a BFCL record is half a row; name the folder with adapter bfcl, not its files", reason="unknown_schema"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rightcall.records import pairs, turns
 from rightcall.records.glaive import glaive
-from rightcall.records.text_calls import called, structured
+from rightcall.records.text_calls import called, offer_of, structured
 from rightcall.rows.canonical import MESSAGE_FIELDS, REASONING
 from rightcall.rows.vocabulary import Row, RowKind
 
@@ -21,13 +21,13 @@ OPTIONAL = "messages[].reasoning_content", "messages[].name"  # whether a model 
 
 
 class Schema(NamedTuple):
-    needs: frozenset[str]
+    needs: tuple[str, ...]
     columns: frozenset[str]
     reshape: Callable[[Row], Row]
 
 
 def _schema(reshape: Callable[[Row], Row], needs: str, others: str = "tools") -> Schema:
-    return Schema(frozenset(needs.split()), frozenset((*needs.split(), *others.split(), *_ABOUT)), reshape)
+    return Schema(tuple(needs.split()), frozenset((*needs.split(), *others.split(), *_ABOUT)), reshape)
 
 
 _CONVERSATIONS = (
@@ -47,23 +47,24 @@ SCHEMAS: dict[RowKind, tuple[Schema, ...]] = {
 }
 
 
-def as_openai(record: Row, kind: RowKind, unused: Counter[str] | None = None) -> Row:
+def as_openai(record: Row, kind: RowKind, unused: Counter[str] | None = None, tools: list[Row] | None = None) -> Row:
     """The record with messages (a pair: prompt, chosen, rejected) and tools; one of no known schema as it is.
 
-    ``unused`` counts columns and fields of messages that no part of a row comes from.
+    ``unused`` counts columns and fields of messages that no part of a row comes from; ``tools``: normalised, of the
+    records that have none.
 
     Raises:
         DataError: it cannot be read as what its columns say it is.
     """
-    schema = next((each for each in SCHEMAS.get(kind, ()) if _has(record, each.needs)), None)
+    schema = schema_of(record, kind)
     if schema is None:
         return record
     row = schema.reshape(record)
     if kind == "preference":
         said = _pair(row)
     else:
-        row["messages"], tools = structured(row["messages"], row.get("tools"))
-        row |= {"tools": tools} if tools is not None else {}
+        row["messages"], own = structured(row["messages"], row.get("tools"), tools)
+        row |= {"tools": own} if own is not None else {}
         said = row["messages"]
     if unused is not None:
         unused.update(_unknown(record, schema.columns))
@@ -71,8 +72,10 @@ def as_openai(record: Row, kind: RowKind, unused: Counter[str] | None = None) ->
     return row
 
 
-def _has(record: Row, columns: Iterable[str]) -> bool:
-    return all(record.get(name) is not None for name in columns)
+def schema_of(record: Row, kind: RowKind) -> Schema | None:
+    """The first whose columns the record has; null is nothing."""
+    schemas = SCHEMAS.get(kind, ())
+    return next((each for each in schemas if all(record.get(name) is not None for name in each.needs)), None)
 
 
 def _pair(row: Row) -> list[Any]:
@@ -80,8 +83,9 @@ def _pair(row: Row) -> list[Any]:
     if "prompt" not in row:
         return []
     row["prompt"], row["tools"] = structured(row["prompt"], row.get("tools"))
+    offer = offer_of(row["tools"])
     for side in pairs.SIDES:
-        row[side] = [called(message, row["tools"]) for message in turns.joined(row[side])]
+        row[side] = [called(message, offer) for message in turns.joined(row[side])]
     return [*(row["prompt"] if isinstance(row["prompt"], list) else ()), *row["chosen"], *row["rejected"]]
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
+from rightcall.dialects.finding import LATER, SIGNED, without_thoughts
+from rightcall.dialects.reading import read_calls
+from rightcall.dialects.values import CallError
 from rightcall.errors import DataError
 from rightcall.records.texts import values_in
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import Row
-from rightcall.toolcalls.verifier import parse
 
-_CALL_BLOCK = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
 _RESPONSE = re.compile(r"<tool_response>\s*(.*?)\s*(?:</tool_response>|\Z)", re.DOTALL)
 _TOOLS_BLOCK = re.compile(r"<tools>\s*([\[{].*?)\s*</tools>", re.DOTALL)
 # How a model is to write calls: the chat template says that, in the model's own way.
@@ -33,13 +34,36 @@ _INSTRUCTION = re.compile(
 )
 _LISTED = re.compile(r"Here is a list of functions in JSON format.*?(?=\[\s*\{)", re.DOTALL)
 _LISTED_END = re.compile(r"\A.*?NO other text MUST be included\.?", re.DOTALL)
-_OPENS = ("{", "[", "<", "`")  # what a text begins with that is a call and nothing else
+_MAY_CALL = re.compile(r"[{(\[<]")
+_PYTHON = ("f(", "[f(", "print(")  # as the reader shows calls without a mark
 _STRING = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
-_SAID_IN_CALLS = ("<tool_call>", "</tool_call>")
+_TAGS = ("<tool_call>", "</tool_call>")
 
 
-def structured(messages: Any, tools: Any) -> tuple[Any, Any]:
+class Offer(NamedTuple):
+    """The tools of a row, as its messages' texts may call them."""
+
+    tools: list[Row]
+    names: list[str]
+
+    def all(self, calls: list[Row]) -> bool:
+        return {call["name"] for call in calls} <= set(self.names)
+
+
+def offer_of(tools: Any, otherwise: list[Row] | None = None) -> Offer:
+    """Of a record's tools; ``otherwise``: those that are named for all records.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    normalised = normalise_tools(tools) or otherwise or []
+    return Offer(normalised, [tool["function"]["name"] for tool in normalised])
+
+
+def structured(messages: Any, tools: Any, otherwise: list[Row] | None = None) -> tuple[Any, Any]:
     """The messages, and the tools that they are offered; what holds no such text is given back as it is.
+
+    ``otherwise``: normalised tools that a record without any may call.
 
     Raises:
         DataError: ``bad_toolcall`` when what should be a call cannot be read; ``bad_tools`` when a system message
@@ -48,17 +72,19 @@ def structured(messages: Any, tools: Any) -> tuple[Any, Any]:
     if not isinstance(messages, list):
         return messages, tools
     found: list[Any] = []
+    offer: Offer | None = None
     for message in messages:
         text = _text(message)
         role = message.get("role") if text else None
         if role in ("system", "developer"):
-            text, tools = _without_tools(text, tools)
+            (text, tools), offer = _without_tools(text, tools), None
             if text == _text(message):
                 found.append(message)
             elif text:
                 found.append({**message, "content": text})
-        elif role == "assistant":
-            found.append(called(message, tools))
+        elif role == "assistant" and _MAY_CALL.search(text):
+            offer = offer or offer_of(tools, otherwise)
+            found.append(called(message, offer))
         elif role is not None and "<tool_response>" in text:
             found += _results(message, text)
         else:
@@ -66,38 +92,44 @@ def structured(messages: Any, tools: Any) -> tuple[Any, Any]:
     return _each_result(found), tools
 
 
-def called(message: Any, tools: Any) -> Any:
-    """An assistant's message with its calls out of its text.
+def called(message: Any, offer: Offer) -> Any:
+    """An assistant's message with its calls out of its text: all that the verifier would read as a call.
 
     Raises:
-        DataError: ``bad_toolcall`` when what should be a call cannot be read.
+        DataError: ``bad_toolcall`` when what should be a call cannot be read, or calls stand beside it.
     """
     text = _text(message)
-    tagged = "<tool_call>" in text
-    if not tagged and not text.lstrip().startswith(_OPENS):
+    if not _MAY_CALL.search(text):
         return message
-    offered = [tool["function"]["name"] for tool in normalise_tools(tools)]
-    masked, names = _masked(text, offered)
-    if not (tagged or offered):
-        return message
-    parsed = parse(masked)
-    if parsed.error is not None:
-        if not text.lstrip().startswith("<") and not tagged and not any(name in text for name in offered):
+    masked, names = _masked(text, offer.names)
+    spoken = without_thoughts(masked)
+    try:
+        found = read_calls(spoken, offer.tools)
+    except CallError as err:
+        signed = any(opening.lastgroup in SIGNED for opening in LATER.finditer(spoken))
+        if not signed and not any(name in text for name in offer.names):
             return message  # broken JSON, or code: an answer all the same
         raise DataError(
-            f"{text[:120]!r} begins a call that cannot be read ({parsed.error.detail}); correct the row",
-            reason="bad_toolcall",
-        )
-    calls = [{**call, "name": names.get(call["name"], call["name"])} for call in parsed.calls]
-    if not calls or not (tagged or {call["name"] for call in calls} <= set(offered)):
+            f"{text[:120]!r} begins a call that cannot be read ({err.detail}); correct the row", reason="bad_toolcall"
+        ) from err
+    calls = [{**call, "name": names.get(call["name"], call["name"])} for call in found.calls]
+    if not calls or not (offer.all(calls) or _is_meant(found.dialects, offer)):
         return message
-    rest = _CALL_BLOCK.sub("", text).strip() if tagged else ""
-    if message.get("tool_calls") or any(mark in rest for mark in _SAID_IN_CALLS) or parse(rest).calls:
+    if message.get("tool_calls") or any(mark in found.around for mark in _TAGS):
         raise DataError(
-            f"{text[:120]!r} has a call in <tool_call> and another beside it; write all of them as tool_calls",
+            f"{text[:120]!r} has a call in its text and another beside it; write all of them as tool_calls",
             reason="bad_toolcall",
         )
-    return {**message, "content": rest, "tool_calls": [{"type": "function", "function": call} for call in calls]}
+    thoughts = masked.strip().removesuffix(spoken).strip()
+    content = "\n".join(filter(None, (thoughts, found.around)))
+    for mark, name in names.items():
+        content = content.replace(mark, name)
+    return {**message, "content": content, "tool_calls": [{"type": "function", "function": call} for call in calls]}
+
+
+def _is_meant(dialects: frozenset[str], offer: Offer) -> bool:
+    """Of calls of tools that are not offered: Python may be code, and where no tool is offered JSON may be data."""
+    return any(not look.startswith(_PYTHON) and (offer.names or not look.startswith(("{", "[{"))) for look in dialects)
 
 
 def _text(message: Any) -> str:

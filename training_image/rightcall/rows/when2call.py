@@ -15,6 +15,7 @@ from typing import Any
 from rightcall.errors import DataError
 
 _TOOLCALL = re.compile(r"<TOOLCALL>(.*?)(?:</TOOLCALL>|$)", re.DOTALL)
+_COLUMNS = {"uuid", "messages", "chosen_response", "rejected_response", "class", "rejected_class"}
 _REFUSAL = re.compile(
     r"\b(unable|can(?:no|')t|can’t|not able|(?:don't|don’t|do not|doesn't) have|no (?:available )?(?:tool|function"
     r"|way)|outside|beyond"
@@ -44,6 +45,7 @@ def reshape(record: dict[str, Any], kind: str) -> dict[str, Any]:
     if kind == "choice":
         names = ("question", "answers", "correct_answer", "accepted", "string_rule")
         return fields | {name: record[name] for name in names if name in record}
+    fields = {name: value for name, value in record.items() if name not in _COLUMNS} | fields
     messages = record.get("messages")
     turns = [structured(m) for m in messages] if isinstance(messages, list) else messages
     if kind == "sft":
