@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from trace_examples import (
     write_traces,
 )
 
-from rightcall.errors import RecipeError, SourceError
+from rightcall.errors import DataError, RecipeError, SourceError
 from rightcall.recipe.loading import load_recipe
 from rightcall.records.conversation_records import Named, to_conversation
 from rightcall.rows.snapshots import read_snapshot
 from rightcall.toolcalls.words import guess_behaviour
+from rightcall.traces.conversations import Traces
+from rightcall.traces.spans import Span
 from tasks.data import sources
+from tasks.runs.model_names import suite_overrides
 from tasks.sources.traces import Recorded, recorded
 
 Row = dict[str, Any]
@@ -271,6 +275,31 @@ def test_traces_without_a_conversation_and_no_file_are_clear_errors(lines: list[
         chats(lines, tmp_path)
     with pytest.raises(SourceError, match="does not exist"):
         recorded(f"traces:{tmp_path / 'gone.jsonl'}")
+
+
+def test_a_suite_may_be_traces_and_is_read_only_with_the_consent_of_its_recipe(tmp_path: Path) -> None:
+    for named, meant in (("mlflow:agent", "mlflow:agent"), ("spans.jsonl", str(Path.cwd() / "spans.jsonl"))):
+        overrides = suite_overrides(Path(f"traces:{named}"), "base", None, None)
+        assert f'data.conversations=[{{"uri": "traces:{meant}"' in "\n".join(overrides)
+        with pytest.raises(RecipeError, match="data.traces_consent"):
+            load_recipe(None, overrides)
+        recipe = load_recipe(None, [*overrides, "data.traces_consent=true", "sft.max_steps=0", "dpo.max_steps=0"])
+        assert recipe.data.conversations[0].uri == f"traces:{meant}"
+
+
+@pytest.mark.parametrize(
+    "junk", [None, True, 5, "x", "[", [], {}, [None], {"type": []}, {"role": {}}, [{"type": {}, "parts": 5}]]
+)
+@pytest.mark.parametrize("name", ["gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions",
+                                  "gen_ai.tool.definitions", "mlflow.spanInputs", "mlflow.spanOutputs"])  # fmt: skip
+def test_whatever_an_attribute_holds_is_a_row_or_a_reason(name: str, junk: Any, tmp_path: Path) -> None:
+    base = RESPONSES if name.startswith("mlflow") else CONVENTIONS["structured"]([user("Hi")], text_message("Hello"))[0]
+    traces = Traces()
+    traces.add(Span("t", "s", "chat", 1, {**base, name: junk}))
+    for found in traces.conversations():
+        assert found.problem is None or found.problem.reason
+        with suppress(DataError):  # any other error would end the whole run
+            canonical(found.record)
 
 
 def test_calls_of_a_model_that_a_function_wraps_are_no_conversation_of_their_own(tmp_path: Path) -> None:

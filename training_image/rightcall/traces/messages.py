@@ -71,9 +71,10 @@ def read_message(raw: Any, role: str = "") -> list[Row]:
         raise DataError(f"a recorded message is a {type(raw).__name__}; an object is wanted", reason="bad_content")
     if isinstance(raw.get("message"), dict):
         raw = {**{name: each for name, each in raw.items() if name != "message"}, **raw["message"]}
-    said = str(raw.get("role") or raw.get("type") or role)
+    kind = raw["type"] if isinstance(raw.get("type"), str) else ""
+    said = str(raw.get("role") or kind or role)
     parts = _Parts()
-    if raw.get("type") in _CALL or raw.get("type") in _RESULT or raw.get("type") == "reasoning":  # an item of Responses
+    if kind in _CALL or kind in _RESULT or kind == "reasoning":  # an item of Responses
         _take(raw, parts)
         said = "assistant"
     else:
@@ -161,7 +162,8 @@ def _take_all(raw: Iterable[Any], parts: _Parts) -> None:
 
 
 def _take(part: Row, parts: _Parts) -> None:
-    kind = part.get("type") or next((name for name in part if name in _CALL or name in _RESULT), "text")
+    named = part.get("type") or next((name for name in part if name in _CALL or name in _RESULT), "text")
+    kind = str(named)
     inner = part[kind] if isinstance(part.get(kind), dict) else part
     said = next((part[name] for name in ("content", "text", "thinking") if isinstance(part.get(name), str)), None)
     if kind in _TEXT and said is not None:
