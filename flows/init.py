@@ -28,6 +28,7 @@ from tasks.drafts.looking import FileSeen, look_at, read_system, read_tools, tem
 from tasks.drafts.recipe_text import recipe_text, seen_text
 from tasks.machine.terminal import errors_end_the_command, leave
 from tasks.sources.listing import names_tools
+from tasks.sources.traces import SCHEME, file_of, names_traces
 from tasks.store.opening import open_store
 
 
@@ -48,6 +49,12 @@ def look(asked: argparse.Namespace) -> Given:
     """
     if asked.out.exists() and not asked.force:
         raise RecipeError(f"{str(asked.out)!r} is there already; name another with --out, or replace it with --force")
+    traces = [str(path) for path in asked.files if names_traces(str(path))]
+    if traces and not asked.traces_consent:
+        raise RecipeError(
+            f"{traces[0]!r} is what people said to an agent, recorded for another purpose; if they, or whoever may decide for "
+            "them, agreed that models are trained on it, say so with --traces-consent"
+        )
     tools = read_tools(asked.tools) if asked.tools else None
     system = read_system(asked.system) if asked.system else None
     files: dict[str, list[tuple[FileSeen, str]]] = {}
@@ -72,6 +79,7 @@ def look(asked: argparse.Namespace) -> Given:
         system=_beside(asked.out, asked.system) if asked.system else None,
         chat_template=DEFAULT_TEMPLATE if laptop else name,
         window=template.max_length if template else DEFAULT_WINDOW if laptop else None,
+        traces_consent=bool(traces),
     )  # fmt: skip
 
 
@@ -146,6 +154,9 @@ def _model(asked: str | None, out: Path) -> tuple[str, str | None]:
 
 def _beside(out: Path, path: Path) -> str:
     """The path as the recipe means it: relative to its folder where it lies below that, else absolute."""
+    if names_traces(str(path)):
+        file = file_of(str(path))
+        return f"{SCHEME}{_beside(out, file)}" if file else str(path)
     path, folder = path.expanduser().resolve(), out.expanduser().resolve().parent
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
@@ -173,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE",
         help="conversations, as OpenAI, ShareGPT, xLAM, Glaive, ToolACE or Hermes write them, in JSON lines (also .gz), JSON, parquet "
-        "or Arrow; SFT rows, preference rows and multiple-choice items may stand beside them",
+        "or Arrow, or traces:mlflow:EXPERIMENT, traces:FILE; SFT rows, preference rows and multiple-choice items may stand beside them",
     )  # fmt: skip
     parser.add_argument(
         "--tools",
@@ -189,6 +200,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--group-by", help="field of a record that tells who spoke, as user_id; without it the best one found"
     )
+    parser.add_argument(
+        "--traces-consent", action="store_true",
+        help="whoever spoke in the traces that are named agreed that models are trained on it",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace the recipe that is there")
     return parser
 

@@ -26,6 +26,7 @@ from tasks.data.checked_rows import CheckedRows
 from tasks.data.tally import Place
 from tasks.files.lines import TEXT_CHARACTERS, Line, files_of, read_lines
 from tasks.sources.listing import names_tools, tools_text
+from tasks.sources.traces import names_traces, recorded
 
 TRAIN, EVALUATION = "train", "evaluation"
 
@@ -49,9 +50,8 @@ def read_conversations(data: DataSection, rows: CheckedRows, cache: Path) -> Hea
     heard = Heard()
     for source in data.conversations:
         named = named_once(source, data.group_by, cache, heard.redacted)
-        path = sources.fetch(source.uri, sha256=source.sha256, cache=cache, file=source.file, hub_type="dataset")
         reader = _Reader(source, data, named, rows, heard.redacted)
-        for name, line in _records(path, source, data.seed):
+        for name, line in _records(source, data.seed, cache, heard.redacted, named.unused):
             rows.tally.belongs(name, sources.short_name(source.uri, source.file))
             reader.read(line, name)
         rows.tally.unused_of(sources.short_name(source.uri, source.file)).update(named.unused)
@@ -112,10 +112,20 @@ def _tools_of(text: str, uri: str) -> list[Row]:
     return tools
 
 
-def _records(path: Path, source: ConversationSource, seed: int) -> Iterator[tuple[str, Line]]:
+def _records(
+    source: ConversationSource, seed: int, cache: Path, redacted: Counter[str], unused: Counter[str]
+) -> Iterator[tuple[str, Line]]:
     """(name of the file, line), at most the source's limit."""
     name = sources.short_name(source.uri, source.file)
-    lines = _derived(path, seed, name) if source.adapter == "tau2-retail" else _lines(path, name)
+    lines: Iterator[tuple[str, Line]]
+    if names_traces(source.uri):
+        found = recorded(source.uri, source.filter)
+        redacted.update(found.redacted)
+        unused.update(found.left_out)
+        lines = ((name, line) for line in found.lines)
+    else:
+        path = sources.fetch(source.uri, sha256=source.sha256, cache=cache, file=source.file, hub_type="dataset")
+        lines = _derived(path, seed, name) if source.adapter == "tau2-retail" else _lines(path, name)
     for number, (file, line) in enumerate(lines):
         if source.limit is not None and number >= source.limit:
             return

@@ -20,6 +20,7 @@ from tasks.data.downloads import HubType, fill_from_hub, fill_from_s3, fill_from
 from tasks.machine.full_disk import disk_errors
 from tasks.machine.hashing import content_digest, files_below
 from tasks.sources.listing import names_tools, tools_digest
+from tasks.sources.traces import SCHEME, file_of, names_traces, recorded_digest
 
 SCHEMES = ("hf", "s3", "pypi")
 FILE_ENDINGS = (".jsonl", ".json", ".ndjson", ".gz", ".parquet", ".gguf", ".md", ".txt", ".yaml")
@@ -60,12 +61,14 @@ def fetch(uri: str, *, sha256: str | None, cache: Path, file: str | None = None,
     return _within(content, file, uri)
 
 
-def digest(uri: str, sha256: str | None = None, file: str | None = None) -> str:
+def digest(uri: str, sha256: str | None = None, file: str | None = None, filter_string: str | None = None) -> str:
     """What a stage key takes from a source: its content or its pin, never where it lies.
 
     A local path is hashed (a folder: over its files' paths and sha256); ``pypi:`` and a pinned ``s3:`` give their
-    sha256, ``hf:`` its revision, an unpinned ``s3:`` the objects' ETags.
+    sha256, ``hf:`` its revision, an unpinned ``s3:`` the objects' ETags; tools and traces are listed and hashed.
     """
+    if names_traces(uri):
+        return recorded_digest(uri, filter_string)
     if names_tools(uri):
         return tools_digest(uri)
     scheme, rest = _split(uri)
@@ -90,6 +93,10 @@ def require_local(uri: str) -> None:
         if uri.startswith("openapi:"):
             _local(uri.removeprefix("openapi:"), None)
         return
+    if names_traces(uri):
+        if path := file_of(uri):
+            _local(str(path), None)
+        return
     scheme, _ = _split(uri)
     if scheme is None:
         _local(uri, None)
@@ -97,6 +104,8 @@ def require_local(uri: str) -> None:
 
 def short_name(uri: str, file: str | None = None) -> str:
     """What a row says it came from: of a local path the last part only, a snapshot must not say where data lay."""
+    if names_traces(uri):
+        return f"{SCHEME}{path.name}" if (path := file_of(uri)) else uri
     scheme, _ = _split(uri)
     name = uri if scheme else Path(uri).name
     return f"{name}/{file}" if file else name

@@ -51,6 +51,7 @@ class Given:
     model: str = DEFAULT_MODEL
     chat_template: str | None = DEFAULT_TEMPLATE
     window: int | None = DEFAULT_WINDOW  # None = not known, the tokenizer is not at hand
+    traces_consent: bool = False
 
     @property
     def on_a_laptop(self) -> bool:
@@ -100,6 +101,8 @@ def _sources(given: Given) -> Iterator[Choice]:
             entries = [entry | beside | ({} if given.facts else {"use": "train"}) for entry in entries]
         records = sum(seen.records for seen, _ in found)
         yield Choice(f"data.{section}", entries, f"{records:,} records")
+    if given.traces_consent:
+        yield Choice("data.traces_consent", True, "given with --traces-consent")
 
 
 def _split(facts: Conversations) -> Iterator[Choice]:

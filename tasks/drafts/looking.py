@@ -29,6 +29,7 @@ from rightcall.toolcalls.words import guess_behaviour
 from tasks.data import sources
 from tasks.files.lines import ENDINGS, Line, files_of, read_lines
 from tasks.sources.listing import names_tools, tools_text
+from tasks.sources.traces import names_traces, recorded
 from tasks.store.folder_store import Store
 
 Kind = Literal["conversations", "sft", "preference", "evaluation"]  # as the fields of a recipe's data section
@@ -57,7 +58,7 @@ def look_at(path: Path, tools: list[Row] | None = None) -> FileSeen:
         SourceError: it is not there, or CSV.
         DataError: it is empty, one JSON array, or no kind of rows that a recipe takes.
     """
-    if not path.exists():
+    if not names_traces(str(path)) and not path.exists():
         raise SourceError(f"{str(path)!r} does not exist; give {_ACCEPTED}")
     records = unreadable = size_bytes = 0
     found: list[tuple[int, Row]] = []
@@ -109,6 +110,9 @@ def _as_ingested(
 
 
 def _lines(path: Path) -> Iterator[Line]:
+    if names_traces(str(path)):
+        yield from recorded(str(path)).lines
+        return
     for file in files_of(path):
         for line in read_lines(file):
             if line.number == 1 and line.content.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):

@@ -11,6 +11,7 @@ from rightcall.recipe.schema import Recipe
 from rightcall.rows.lines import parse_line
 from tasks.files.lines import files_of, read_lines
 from tasks.sources.listing import names_tools
+from tasks.sources.traces import SCHEME, file_of, names_traces
 from tasks.stages.training import prepare_base
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -45,7 +46,7 @@ def suite_overrides(
             "file whose records have messages with assistant turns, or leave the option out"
         )
     if suite is not None:
-        source = {"uri": _absolute(suite)}
+        source = {"uri": _suite(suite)}
         shared = {"tools": _tools(tools) if tools else None, "system": _absolute(system) if system else None}
         conversations = [{**source, **shared, "use": "evaluation"}] if talks else []
         changed += [f"data.conversations={json.dumps(conversations)}", "data.group_by=null", "data.step_rows=null"]
@@ -61,8 +62,20 @@ def _tools(named: str) -> str:
     return named if names_tools(named) else _absolute(Path(named))
 
 
+def _suite(suite: Path) -> str:
+    if not names_traces(str(suite)):
+        return _absolute(suite)
+    file = file_of(str(suite))
+    return f"{SCHEME}{_absolute(file)}" if file else str(suite)
+
+
 def _holds_conversations(suite: Path) -> bool:
-    """Whether the first record that can be read has messages with an assistant's turn; a file that is not there has none."""
+    """Whether the first record that can be read has messages with an assistant's turn; a file that is not there has none.
+
+    Traces are not read here: the recipe that allows it is not there yet.
+    """
+    if names_traces(str(suite)):
+        return True
     path = suite.expanduser()
     lines = (line for file in (files_of(path) if path.exists() else ()) for line in read_lines(file))
     for line in lines:

@@ -26,7 +26,9 @@ def _slice(recipe: Recipe) -> Json:
     """Contents and pins of the sources, not where they lie; of the training sections only what rows are measured by."""
     named = {kind: [_identity(each) for each in several] for kind, several in sources_of(recipe).items()}
     data = recipe.data
-    settings = data.model_dump(mode="json", exclude={"conversations", "sft", "preference", "evaluation"})
+    settings = data.model_dump(
+        mode="json", exclude={"conversations", "sft", "preference", "evaluation", "traces_consent"}
+    )
     lengths = {
         "sft": recipe.sft.max_length if data.sft or data.conversations else 0,
         "preference": recipe.dpo.max_length if data.preference else 0,
@@ -36,14 +38,15 @@ def _slice(recipe: Recipe) -> Json:
 
 
 def _identity(source: Source) -> Json:
-    named = {}
+    named, filter_string = {}, None
     if isinstance(source, ConversationSource):
         texts = {"tools": source.tools, "system": source.system}
+        filter_string = source.filter
         named = {"use": source.use, **{name: uri and sources.digest(uri) for name, uri in texts.items()}}
     return {
         **named,
         "name": sources.short_name(source.uri, source.file),
-        "digest": sources.digest(source.uri, source.sha256, source.file),
+        "digest": sources.digest(source.uri, source.sha256, source.file, filter_string),
         "adapter": source.adapter,
         "limit": source.limit,
     }

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tiny import TOOLS, WEATHER, call_message, text_message, tiny_sft_rows, write_tiny_sources
+from trace_examples import trace_lines, write_traces
 
 from flows.init import main
 from rightcall.recipe.loading import load_recipe
@@ -264,6 +265,19 @@ def test_it_starts_without_prefect(log: Path, tools: Path, tmp_path: Path) -> No
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )
     assert run.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_traces_become_a_recipe_once_consent_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for number in range(40) for line in trace_lines(number, conversation(number))]
+    spans, out = write_traces(tmp_path / "spans.jsonl", lines), tmp_path / "mine.yaml"
+    code, said = init(capsys, f"traces:{spans}", "--out", out)
+    assert (code, out.exists()) == (1, False)
+    assert "is what people said to an agent, recorded for another purpose; if they," in said
+    code, said = init(capsys, f"traces:{spans}", "--traces-consent", "--out", out)
+    assert code == 0, said
+    assert "traces:spans.jsonl: 40 records, conversations" in said
+    data = load_recipe(out).data
+    assert (data.conversations[0].uri, data.traces_consent, data.group_by) == (f"traces:{spans}", True, "user_id")
 
 
 def test_rows_with_a_behaviour_are_sft_rows() -> None:

@@ -19,6 +19,8 @@ NOT_OF_A_ROW = {"missing_snapshot"}
 READERS = (
     "training_image/rightcall/rows",
     "training_image/rightcall/records",
+    "training_image/rightcall/traces",
+    "tasks/tracking",
     "tasks/data",
     "tasks/files",
 )  # where a line becomes a row

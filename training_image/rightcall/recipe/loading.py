@@ -19,6 +19,7 @@ from rightcall.recipe.schema import Recipe
 from rightcall.recipe.yaml_lines import YamlProblem, parse_value, parse_yaml
 
 Location = tuple[str | int, ...]
+FILE_SCHEMES = {"tools": "openapi:", "uri": "traces:"}
 SOURCE_PATHS = ("uri", "tools", "system")  # fields of a source that may name a local file
 MAX_FILE_BYTES = 1_000_000  # the largest recipe that makes sense is a few KB; a data file given by mistake is not read
 
@@ -152,8 +153,10 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     ]
     for section, key in [*sources, (values.get("model"), "source")]:
         uri = section.get(key) if isinstance(section, dict) else None
-        if key == "tools" and isinstance(uri, str) and uri.startswith("openapi:"):
-            section[key] = f"openapi:{(folder / Path(uri.removeprefix('openapi:')).expanduser()).resolve()}"
+        scheme = FILE_SCHEMES.get(key, "")
+        if scheme and isinstance(uri, str) and uri.startswith(scheme) and not uri.startswith("traces:mlflow:"):
+            rest = uri.removeprefix(scheme)
+            section[key] = f"{scheme}{(folder / Path(rest).expanduser()).resolve()}" if rest.strip() else uri
         elif isinstance(uri, str) and uri.strip() and ":" not in uri:
             section[key] = str((folder / Path(uri).expanduser()).resolve())
 

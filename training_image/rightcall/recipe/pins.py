@@ -24,6 +24,8 @@ def source_problem(uri: str, sha256: str | None) -> str | None:
         return "the source is empty; give hf:owner/name@revision, s3://bucket/key, pypi:name==version or a path"
     scheme = SCHEME.match(uri)
     form = FORMS.get(scheme[1]) if scheme else None
+    if uri.startswith("traces:"):
+        return f"{uri!r}: traces hold conversations; name them in data.conversations"
     if scheme and form is None:
         return f"{uri!r}: the scheme {scheme[1]!r} is not known; use hf:, s3:, pypi: or a local path"
     if form and not form[0].fullmatch(uri):
@@ -42,6 +44,18 @@ def tools_problem(uri: str) -> str | None:
         if uri.startswith(scheme):
             return None if uri.removeprefix(scheme).strip() else f"{uri!r} names nothing; write {example}"
     return source_problem(uri, None)
+
+
+def traces_problem(uri: str, pin: str | None, filter_string: str | None) -> str | None:
+    """Why a source of traces cannot be read as it is written; None when it can."""
+    rest = uri.removeprefix("traces:")
+    if not rest.removeprefix("mlflow:").strip():
+        return f"{uri!r} names nothing; write traces:mlflow:EXPERIMENT, or traces:FILE with OTLP's JSON lines"
+    if filter_string is not None and not rest.startswith("mlflow:"):
+        return f"{uri!r} is a file, which has no filter; leave 'filter' out, or name traces:mlflow:EXPERIMENT"
+    if pin is not None:
+        return f"{uri!r} takes neither 'sha256' nor 'file'; leave them out"
+    return None
 
 
 def file_problem(uri: str, file: str | None) -> str | None:

@@ -137,6 +137,12 @@ def _conversations(data: DataSection) -> Iterator[Problem]:
                 problem := (tools_problem(uri) if name == "tools" else source_problem(uri, None))
             ):
                 yield Problem((place,), problem)
+        if source.uri.startswith("traces:") and not data.traces_consent:
+            yield Problem(
+                ("data.traces_consent", "data.conversations"),
+                f"false, but {source.uri!r} is what people said to an agent, recorded for another purpose; set it to true if "
+                "they, or whoever may decide for them, agreed that models are trained on it",
+            )
     if data.step_rows is not None and not data.conversations:
         yield Problem(("data.step_rows",), f"{data.step_rows}, but data.conversations names no source of steps")
     if data.group_by is not None and not data.conversations:

