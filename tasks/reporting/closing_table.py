@@ -26,8 +26,10 @@ from tasks.store.manifests import ArtifactRef
 from tasks.tracking.registry import Registration
 
 NAME_WIDTH, N_WIDTH, CELL_WIDTH, WIDTH = 23, 5, 23, 100
-# What the terminal leaves to the report: the same again under acc's rule, parts of a call, most of the grammar's.
-REPORT_ONLY = frozenset({"macro_f1_acc", "tool_hallucination_acc", "right_tool", "right_arguments", *GRAMMAR})
+# What the terminal leaves to the report: the same again under acc's rule or read strictly, parts of a call, most of the grammar's.
+REPORT_ONLY = frozenset(
+    {"macro_f1_acc", "tool_hallucination_acc", "right_strict", "right_tool", "right_arguments", *GRAMMAR}
+)
 REPORT_ONLY -= {"right_grammar", "right_call_grammar", "overcall_grammar", "valid_call_grammar"}
 MARKS = {"better": " +", "worse": " !", "unclear": ""}
 

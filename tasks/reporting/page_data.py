@@ -11,16 +11,17 @@ from rightcall.measurement.baseline import rule_items
 from rightcall.measurement.gate import LOWER_IS_BETTER
 from rightcall.measurement.intervals import Difference, Metric
 from rightcall.measurement.metrics import METRICS, summarise
-from rightcall.measurement.written import FREE, WRITTEN_METRICS
+from rightcall.measurement.written import BEHAVIOUR_OF, FREE, WRITTEN_METRICS
 from rightcall.recipe.schema import Recipe
 from rightcall.recipe.sections import EvaluationSection
 from rightcall.toolcalls.words import MEASURED
 from tasks.results.scores import Scores, compare
 
 CHAMPION = "champion"  # label of the model in use, the last one where there is one; it was not made by this run
-HEADLINE = ("right", "right_call", "right_ask", "right_decline", "right_talk", "overcall", "valid_call")
+HEADLINE = ("right", "right_strict", *BEHAVIOUR_OF, "overcall", "valid_call")
 MEANING = {
     "right": "the next turn is right: what is done and, of a call, tool and arguments",
+    "right_strict": "the same to a reader that forgives nothing: a call is written exactly as the model's template writes it",
     "right_call": "where a call is right: the right tool with the right arguments",
     "right_ask": "where something is missing: asks for it",
     "right_decline": "where no tool fits or the policy forbids: says so",
@@ -139,7 +140,7 @@ def stage_sentences(
             "worse": f"It makes the model worse on {'what is written' if written else 'a headline metric'}.",
             "unclear": f"What it adds cannot be told from chance on {what}: an interval covers 0.",
         }[tone]
-        parts = HEADLINE[1:5] if written else [name for name in gaps if name.startswith("recall_")]
+        parts = list(BEHAVIOUR_OF) if written else [name for name in gaps if name.startswith("recall_")]
         recalls = [name for name in parts if changes.get(name, "unclear") != "unclear"]
         moved = ", ".join(f"{name.removeprefix('recall_')} {signed(gaps[name])}" for name in recalls)
         rest = f" Behaviours that moved: {moved}." if moved else " No behaviour moved beyond chance."

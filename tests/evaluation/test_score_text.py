@@ -19,7 +19,7 @@ RECIPE = load_recipe(None, ["evaluation.bootstrap_samples=200"])
 
 
 def written(number: int, *, ok: bool, grammar: bool) -> dict[str, Any]:
-    called = {"valid_call": True, "right_tool": True, "right_arguments": ok}
+    called = {"valid_call": True, "right_tool": True, "right_arguments": ok, "strict": number % 2 > 0}
     answer = {
         "text": "", "verdict": {"ok": ok, "right_behaviour": True, **called}, "error_kind": None if ok else "wrong_value",
         "faults": [] if ok else ["ungrounded_value"], "cut": number == 0,
@@ -52,6 +52,8 @@ def test_what_is_written_comes_first(tmp_path: Path) -> None:
     assert places == sorted(places)
     row = next(line for line in text.splitlines() if line.startswith("right "))
     assert row.count(".750 [") == row.count("n=20") == 2
+    strict = next(line for line in text.splitlines() if line.startswith("right_strict"))
+    assert strict.count(".500 [") == strict.count("n=20") == 2
     fault = next(line for line in text.splitlines() if line.startswith("ungrounded_value"))
     assert fault.split() == ["ungrounded_value", "5", "5"]
 

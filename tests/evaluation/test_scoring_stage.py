@@ -79,6 +79,8 @@ def test_the_stage_writes_items_written_turns_and_scores(
         scores["metrics"]
     )
     assert set(scores["metrics"]["acc_norm"]) == set(scores["metrics"]["right"]) == {"value", "n"}
+    strictly = [line["verdict"]["ok"] and line["verdict"]["strict"] for line in written]
+    assert scores["metrics"]["right_strict"] == {"value": sum(strictly) / 16, "n": 16}
     assert sum(sum(row.values()) for row in scores["confusion"].values()) == 12
     assert scores["baseline_rule"]["metrics"]["acc_norm"]["n"] == 12
     assert 0 < scores["tokens_forward"] < scores["tokens_naive"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rightcall.evaluation.progress import Part, Progress
 from rightcall.evaluation.steps import read_prompts, sample, step_of_item, steps_to_write, tokens_read
 from rightcall.evaluation.writing import Turns, Writing, written_lines
 from rightcall.job.folders import Job, folders
+from rightcall.measurement.written import plain_values
 from rightcall.recipe.loading import load_recipe
 from rightcall.recipe.sections import EvaluationSection
 
@@ -154,3 +156,23 @@ def test_an_answer_as_long_as_may_be_says_that_it_is_cut(template: ChatTemplate)
     turns = Turns(template, steps, read_prompts(template, steps), EvaluationSection(max_new_tokens=3))
     lines = written_lines(turns, [[5], [5, 6], [5, 6, 7], []], None)
     assert [line["cut"] for line in lines] == [False, False, True, False]
+
+
+def test_a_right_call_in_another_dialect_is_right_and_not_strictly_so(template: ChatTemplate) -> None:
+    """What the template writes, the same in a fence and as Python, and a wrong call in the template's dialect."""
+    (row,) = [row for row in tiny_choice_rows(4) if row["correct_answer"] == "tool_call"]
+    step = step_of_item(row)
+    function = step["messages"][-1]["tool_calls"][0]["function"]
+    call = {"name": function["name"], "arguments": function["arguments"]}
+    own = template.answer_text(step["messages"][-1])
+    texts = [own, f"```json\n{json.dumps(call)}\n```", repr(call), own.replace(call["name"], "no_such_tool")]
+    steps = [step | {"id": str(number), "conversation": number} for number in range(4)]
+    turns = Turns(template, steps, read_prompts(template, steps), SETTINGS)
+    lines = written_lines(
+        turns, [template.tokenizer.encode(text, add_special_tokens=False).ids for text in texts], None
+    )
+    assert [(line["verdict"]["ok"], line["verdict"]["strict"]) for line in lines] == [
+        (True, True), (True, False), (True, False), (False, True),
+    ]  # fmt: skip
+    values = plain_values(lines)
+    assert (values["right"]["value"], values["right_strict"]["value"]) == (0.75, 0.25)

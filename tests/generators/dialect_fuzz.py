@@ -82,7 +82,10 @@ def is_all_there(call: Call, text: str) -> bool:
     if name is None:
         return False
     behind = text[name.end() :]
-    return all(any(form in behind for form in forms_of(*argument)) for argument in call["arguments"].items())
+    return all(
+        any(re.search(rf"(?<!\w){re.escape(form)}", behind) for form in forms_of(*argument))
+        for argument in call["arguments"].items()
+    )
 
 
 def fault_of(case: Case) -> str | None:

@@ -149,7 +149,7 @@ def test_no_items_is_an_error() -> None:
 def test_an_unknown_metric_is_an_error_that_lists_the_valid_ones() -> None:
     policy = GateSection.model_construct(must_improve=("acc_nrom",), must_not_drop={"recall_calls": 0.0})  # type: ignore[arg-type, dict-item]
     with pytest.raises(
-        RecipeError, match=r"\['acc_nrom', 'recall_calls'\]; choose from right, right_call, .* acc, acc_norm"
+        RecipeError, match=r"\['acc_nrom', 'recall_calls'\]; choose from right, right_strict, .* acc, acc_norm"
     ):
         decide(policy, items(5), items(3), **QUICK)
 

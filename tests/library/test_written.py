@@ -43,7 +43,7 @@ def answers(flags: list[bool], size: int = 1) -> list[dict[str, Any]]:
 
 def test_the_names_are_those_that_a_gate_may_ask_for() -> None:
     assert set(WRITTEN_METRICS) <= set(MetricName.__args__)  # type: ignore[attr-defined]
-    assert len(WRITTEN_METRICS) == 2 * len(FREE) == 18
+    assert len(WRITTEN_METRICS) == 2 * len(FREE) == 20
 
 
 def test_each_metric_is_a_share_of_the_steps_that_it_asks_about() -> None:
@@ -91,6 +91,38 @@ def test_the_grammars_metrics_ask_the_grammars_answer() -> None:
     assert {name for name in GRAMMAR if flag(free, name) is not None} == set()
     values = plain_values([both])
     assert (values["right"]["value"], values["right_grammar"]["value"]) == (0, 1)
+
+
+def test_right_strictly_is_right_with_nothing_forgiven() -> None:
+    """Right and strict, right and forgiven, strict and wrong, a right text: right 3/4, right_strict 2/4."""
+    called = {"valid_call": True, "right_tool": True, "right_arguments": True}
+    lines = [
+        line(0, "tool_call", **called, strict=True),
+        line(1, "tool_call", **called, strict=False),
+        line(2, "tool_call", ok=False, **called, strict=True),
+        line(3, "direct", strict=True),
+    ]
+    assert [flag(each, "right_strict") for each in lines] == [True, False, False, True]
+    values = plain_values(lines)
+    assert (values["right"], values["right_strict"]) == ({"value": 0.75, "n": 4}, {"value": 0.5, "n": 4})
+    metric = summarise(lines, **SETTINGS)["right_strict"]
+    assert 0 < metric.low < metric.value < metric.high < 1
+    assert (
+        paired_written(lines[:2], [lines[0], line(1, "tool_call", strict=True)], **SETTINGS)["right_strict"].value
+        == -0.5
+    )
+    assert flag(line(0), "right_strict") is None  # judged before it was kept
+
+
+def test_how_calls_look_moves_no_other_metric() -> None:
+    """Also where it alone varies, and so could lend its design effect to those that do not."""
+    lines = [line(number, strict=number % 2 > 0, conversation=number // 4) for number in range(80)]
+    others = [line(number, conversation=number // 4) for number in range(80)]
+    measured, gaps = summarise(lines, **SETTINGS), paired_written(lines, lines[::-1], **SETTINGS)
+    assert measured.pop("right_strict").value == 0.5
+    assert gaps.pop("right_strict").value == 0
+    assert measured == summarise(others, **SETTINGS)
+    assert gaps == paired_written(others, others, **SETTINGS)
 
 
 def test_no_lines_measure_nothing() -> None:

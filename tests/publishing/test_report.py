@@ -92,7 +92,7 @@ def test_every_part_is_there(page: str, run: MadeUpRun) -> None:
              "What goes wrong", "ungrounded value", "The order of steps is not judged", "Where the models differ",
              "judged by its words, which was wrong for",
              "Choosing among given answers", "Recall per behaviour", "Training", "Data", "Lineage", "Time and cost",
-             "keyword rule", "SFT+DPO", "acc_norm", "Leakage", "right_decline", "overcall_grammar", "tool_not_offered",
+             "keyword rule", "SFT+DPO", "acc_norm", "Leakage", "right_decline", "right_strict", "overcall_grammar", "tool_not_offered",
              "chosen answers become less likely", run.snapshot.uri[:24], run.models["dpo"].digest[:16])  # fmt: skip
     assert [part for part in parts if part not in text] == []
     assert page.count("<svg") == 1 + 1 + 3 + 4 + 5  # errors, recall, three models' matrices, SFT's and DPO's curves

@@ -159,7 +159,7 @@ class MadeUpRun:
         gold, chance = row["behaviour"], random.Random(f"{label}-{row['id']}")
         right = chance.random() < SKILLS[label][gold]
         called = True if gold == "tool_call" or (not right and chance.random() < 0.4) else None
-        verdict = {"ok": right, "valid_call": called, "right_behaviour": right}
+        verdict = {"ok": right, "valid_call": called, "right_behaviour": right, "strict": chance.random() < 0.9}
         verdict |= dict.fromkeys(("right_tool", "right_arguments"), right if gold == "tool_call" else None)
         kind = None if right else MISTAKES.get(gold, "did_not_call")
         said = row["messages"][-1].get("content") or "<tool_call>"

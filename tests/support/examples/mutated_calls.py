@@ -136,7 +136,8 @@ def cases(seed: int) -> Iterator[Case]:
                 yield Case(f"{rest}\n{other([second])}", [second], broken=(first, rest))
             case 4:  # the second is broken
                 rest = mutated(chance, other([second]))
-                yield Case(f"{one([first])}\n{rest}", [first], broken=(second, rest))
+                whole = [] if "</think>" in rest else [first]  # what stands before that was a thought
+                yield Case(f"{one([first])}\n{rest}", whole, broken=(second, rest))
             case 5:  # all of it is broken
                 yield Case(mutated(chance, "\n".join((before, one([first]), between, other([second]), behind))), [])
             case 6:  # a value that nothing can hold

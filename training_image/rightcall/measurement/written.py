@@ -1,11 +1,13 @@
 """Numbers about what a model writes: written.jsonl, a line per step, and the metrics it gives.
 
     {"id": "c1/3", "conversation": "c1", "group": "u7", "behaviour": "tool_call", "text": "<tool_call>…",
-     "verdict": {"ok": true, "valid_call": true, "right_tool": true, "right_arguments": true, "right_behaviour": true},
+     "verdict": {"ok": true, "valid_call": true, "right_tool": true, "right_arguments": true, "right_behaviour": true,
+                 "strict": true, "forgiven": []},
      "error_kind": null, "faults": [], "grammar": {"text": …, "verdict": …, "error_kind": …, "faults": […]} | null}
 
 A metric is a share of the steps that it asks about; a step that it does not ask about has the flag None. The metrics named
-*_grammar ask the same of the answer that was decoded under the tools' schemas.
+*_grammar ask the same of the answer that was decoded under the tools' schemas. `right_strict` is `right` to a reader that
+forgives nothing: a right call also stands in exactly the dialect of the model's template, alone, closed, as JSON where that is JSON.
 """
 
 from __future__ import annotations
@@ -28,9 +30,12 @@ BEHAVIOUR_OF = {
     "right_decline": "cannot_answer",
     "right_talk": "direct",
 }
-FREE = ("right", *BEHAVIOUR_OF, "overcall", "valid_call", "right_tool", "right_arguments")
+FREE = ("right", "right_strict", *BEHAVIOUR_OF, "overcall", "valid_call", "right_tool", "right_arguments")
 GRAMMAR = tuple(f"{name}_grammar" for name in FREE)
 WRITTEN_METRICS = (*FREE, *GRAMMAR)
+# Intervals of few hits take the design effect of the first metric that varies: that of how calls look says nothing of the others.
+_STRICT = ("right_strict", "right_strict_grammar")
+_TOGETHER = (tuple(name for name in WRITTEN_METRICS if name not in _STRICT), _STRICT)
 
 
 def flag(line: Line, metric: str) -> bool | None:
@@ -42,6 +47,8 @@ def flag(line: Line, metric: str) -> bool | None:
     verdict, gold = answer["verdict"], line["behaviour"]
     if name == "right":
         return bool(verdict["ok"])
+    if name == "right_strict":  # answers that were judged before it was kept do not say
+        return bool(verdict["ok"] and verdict["strict"]) if "strict" in verdict else None
     if name in BEHAVIOUR_OF:
         return bool(verdict["ok"]) if gold == BEHAVIOUR_OF[name] else None
     if name == "overcall":
@@ -54,15 +61,19 @@ def summarise(lines: Sequence[Line], *, confidence: float, bootstrap_samples: in
     """Every metric of WRITTEN_METRICS that these lines can measure, with intervals over conversations; no lines = none."""
     if not lines:
         return {}
-    data = Clustered.count([line["conversation"] for line in lines], _flags(lines))
-    return shares(WRITTEN_METRICS, data, confidence=confidence, samples=bootstrap_samples, seed=seed)
+    conversations = [line["conversation"] for line in lines]
+    found: dict[str, Metric] = {}
+    for names in _TOGETHER:
+        data = Clustered.count(conversations, _flags(lines, names))
+        found |= shares(names, data, confidence=confidence, samples=bootstrap_samples, seed=seed)
+    return {name: found[name] for name in WRITTEN_METRICS if name in found}
 
 
 def plain_values(lines: Sequence[Line]) -> dict[str, dict[str, float]]:
     """{"right": {"value": 0.5, "n": 12}, …}: without intervals and so without their settings."""
     if not lines:
         return {}
-    flags = _flags(lines)
+    flags = _flags(lines, WRITTEN_METRICS)
     counts = (~np.isnan(flags)).sum(0)
     return {
         name: {"value": float(np.nansum(flags[:, index]) / counts[index]), "n": int(counts[index])}
@@ -89,9 +100,13 @@ def paired_written(
         )
     if not first_lines:
         return {}
-    gaps = _flags(first_lines) - _flags([by_id[line["id"]] for line in first_lines])
-    data = Clustered.count([line["conversation"] for line in first_lines], gaps)
-    return differences(WRITTEN_METRICS, data, confidence=confidence, samples=bootstrap_samples, seed=seed)
+    others = [by_id[line["id"]] for line in first_lines]
+    conversations = [line["conversation"] for line in first_lines]
+    found: dict[str, Difference] = {}
+    for names in _TOGETHER:
+        data = Clustered.count(conversations, _flags(first_lines, names) - _flags(others, names))
+        found |= differences(names, data, confidence=confidence, samples=bootstrap_samples, seed=seed)
+    return {name: found[name] for name in WRITTEN_METRICS if name in found}
 
 
 def fault_table(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
@@ -107,7 +122,7 @@ def fault_table(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
     return {kind: {mode: found[kind] for mode, found in counts.items()} for kind in kinds}
 
 
-def _flags(lines: Sequence[Line]) -> Floats:
-    """(lines, WRITTEN_METRICS): 1, 0, or NaN where a metric does not ask."""
-    rows = [[flag(line, metric) for metric in WRITTEN_METRICS] for line in lines]
+def _flags(lines: Sequence[Line], metrics: Sequence[str]) -> Floats:
+    """(lines, metrics): 1, 0, or NaN where a metric does not ask."""
+    rows = [[flag(line, metric) for metric in metrics] for line in lines]
     return np.array([[np.nan if value is None else float(value) for value in row] for row in rows])

@@ -11,8 +11,8 @@ from rightcall.recipe import pins
 from rightcall.rows.vocabulary import Behaviour
 
 MetricName = Literal[
-    "right", "right_call", "right_ask", "right_decline", "right_talk", "overcall", "valid_call", "right_tool",
-    "right_arguments", "right_grammar", "right_call_grammar", "right_ask_grammar", "right_decline_grammar",
+    "right", "right_strict", "right_call", "right_ask", "right_decline", "right_talk", "overcall", "valid_call", "right_tool",
+    "right_arguments", "right_grammar", "right_strict_grammar", "right_call_grammar", "right_ask_grammar", "right_decline_grammar",
     "right_talk_grammar", "overcall_grammar", "valid_call_grammar", "right_tool_grammar", "right_arguments_grammar",
     "acc", "acc_norm", "macro_f1", "macro_f1_3",
     "recall_direct", "recall_tool_call", "recall_request_for_info", "recall_cannot_answer", "tool_hallucination",
