@@ -16,8 +16,10 @@ import polars as pl
 
 from rightcall.chat.template import ChatTemplate, Encoded
 from rightcall.errors import DataError
+from rightcall.rows.conversations import trained_turns
 from rightcall.rows.vocabulary import BEHAVIOURS, Row, RowKind
 from rightcall.toolcalls.schema import validate_call
+from rightcall.toolcalls.template_check import reads_back
 
 Json = dict[str, Any]
 Messages = list[Json]
@@ -62,6 +64,7 @@ def step_flags(rows: Sequence[Row], template: ChatTemplate, max_length: int) -> 
     tokens = [each.n_prompt_tokens if each else 0 for each in lengths]
     return _frame(
         behaviour_true=map(behaviour_is_true, _column(rows, "behaviour"), (row["messages"][-1] for row in rows)),
+        reads_back=(_read_back(template, row["messages"][-1:], row["tools"]) for row in rows),
         renders=(each is not None for each in lengths),
         within_length=(count <= max_length for count in tokens),
         n_tokens=tokens,
@@ -78,6 +81,10 @@ def sft_flags(rows: Sequence[Row], template: ChatTemplate, max_length: int) -> p
             roles_alternate(without_greeting(row) if row.get("trained") else row["messages"]) for row in rows
         ),
         behaviour_true=map(behaviour_is_true, _column(rows, "behaviour"), (each[-1] for each in messages)),
+        reads_back=(
+            _read_back(template, (row["messages"][index] for index, _ in trained_turns(row)), row["tools"])
+            for row in rows
+        ),
         **_call_flags(messages, tools),
         **_length_flags(lengths, min(max_length, template.max_length)),
     )
@@ -97,6 +104,7 @@ def preference_flags(rows: Sequence[Row], template: ChatTemplate, max_length: in
         not_live=_not_live(rows),
         roles_alternate=map(roles_alternate, whole),
         behaviour_true=map(behaviour_is_true, _column(rows, "behaviour"), chosen),
+        reads_back=(_read_back(template, [answer], offered) for answer, offered in zip(chosen, tools, strict=True)),
         sides_differ=map(sides_differ, chosen, rejected),
         same_prompt=map(_answers_one_prompt, prompts, chosen, rejected),
         **_call_flags(whole, tools),
@@ -196,6 +204,14 @@ def _call_flags(conversations: Sequence[Messages], tools: Sequence[list[Json]]) 
         flags["required_present"].append("missing_argument" not in codes)
         flags["arguments_valid"].append(not codes - {"hallucinated_tool", "missing_argument"})
     return flags
+
+
+def _read_back(template: ChatTemplate, answers: Iterable[Json], tools: list[Json]) -> bool:
+    """Of what the template refuses, ``renders`` tells."""
+    try:
+        return all(reads_back(template, answer, tools) for answer in answers)
+    except DataError:
+        return True
 
 
 def _problems(call: Json, offered: list[Json]) -> list[str]:

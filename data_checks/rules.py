@@ -97,6 +97,13 @@ RULES = (
     ),
     Rule("renders", "template_refuses", "critical", ALL, "Does the model's chat template take the messages?"),
     Rule(
+        "reads_back",
+        "call_not_read_back",
+        "critical",
+        LABELLED,
+        "Do its calls come back from what the model's chat template writes for them?",
+    ),
+    Rule(
         "loss_mask", "empty_loss_mask", "critical", TRAINING, "Is there something to learn, up to the end of the turn?"
     ),
     Rule(

@@ -185,3 +185,33 @@ def test_thoughts_are_no_part_of_the_answer(thoughts: str) -> None:
         parse(thoughts + "<|start|>assistant<|channel|>final<|message|>Which town?").behaviour_guess
         == "request_for_info"
     )
+
+
+@pytest.mark.parametrize(("written", "schema", "read"), [
+    ("['a', 'it\\'s', None, True]", {"type": "array"}, ["a", "it's", None, True]),
+    ("{'zip': 150, 'near': ['Ås']}", {"type": "object"}, {"zip": 150, "near": ["Ås"]}),
+    ("['a'", {"type": "array"}, "['a'"),
+    ("['a'] + ['b']", {"type": "array"}, "['a'] + ['b']"),
+    ("[__import__('os')]", {"type": "array"}, "[__import__('os')]"),
+    ("['a']", {"type": ["array", "string"]}, "['a']"),
+    ("['a']", {"type": "string"}, "['a']"),
+])  # fmt: skip
+def test_a_list_or_object_may_be_written_as_python_shows_it(written: str, schema: dict[str, Any], read: Any) -> None:
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}]
+    text = f"<tool_call>\n<function=f>\n<parameter=a>\n{written}\n</parameter>\n</function>\n</tool_call>"
+    assert parse(text, tools=tools).calls == [{"name": "f", "arguments": {"a": read}}]
+
+
+@pytest.mark.parametrize("written", [
+    "Sunny?",
+    "<think>Do they mean Rome?</think>Sunny?",
+    "<seed:think>I may call f(a=1).</seed:think>Sunny?",
+    "[THINK]Do they?[/THINK]Sunny?",
+    "They may.[/THINK]Sunny?",
+    "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Sunny?<|END_RESPONSE|>",
+    "<|channel>thought\nHm.<channel|>Sunny?",
+    "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Sunny?",
+    " to=user<|message|>Sunny?",
+])  # fmt: skip
+def test_what_is_said_is_the_answer_without_thoughts_and_marks(written: str) -> None:
+    assert parse(written).said == "Sunny?"

@@ -58,6 +58,7 @@ def _form(template: ChatTemplate) -> str:
         "`content` null beside calls" if form.content is None else "",
         f"prompts go on with `{edges.opening!r}`" if edges.opening.strip() else "",
         f"answers follow the prompt's `{edges.unanswered!r}`" if edges.unanswered else "",
+        f"no text like {', '.join(f'`{text!r}`' for text in template.spoilt)} in a call" if template.spoilt else "",
         f"a call ends with `{edges.call_end.token}`" if edges.call_end.token != edges.text_end.token else "",
     ]
     return "; ".join(filter(None, notes)).replace("|", "\\|")

@@ -15,7 +15,7 @@ from tiny import TOOLS, call_message, text_message
 from rightcall.chat.template import ChatTemplate
 from rightcall.errors import DataError
 from rightcall.rows.canonical import canonical_messages
-from rightcall.toolcalls.template_check import load_template
+from rightcall.toolcalls.template_check import load_template, reads_back
 from rightcall.toolcalls.verifier import parse
 from tasks.serving.served_model import history
 
@@ -115,6 +115,9 @@ def test_a_served_answer_fed_back_is_what_a_row_with_it_would_be(template: ChatT
             _, ids = template.encode_pair([ASKED], TOOLS, answer)
         except DataError:
             assert answer is BOTH or template.form.content is None
+            continue
+        if not reads_back(template, answer, TOOLS):  # then no row has it
+            assert answer["content"] == "Let me look."
             continue
         parsed = parse(template.decode(ids).removesuffix(template.end_of(answer)), template.dialect, TOOLS)
         numbered = [{"id": f"call_{i}", "type": "function", "function": call} for i, call in enumerate(parsed.calls)]

@@ -30,7 +30,7 @@ from tasks.store.folder_store import Store
 
 # Of TRL 1.16.0, those that write tools and calls.
 READABLE = re.compile(
-    r"(?:diffusion_gemma|gemma4(?:_v\d)?|glm4moe|gptoss|lfm2_v2|llama3_[12]|muse_glimmer|nemotron_3\w*|"
+    r"(?:diffusion_gemma|gemma4(?:_v\d)?|glm4moe|gptoss|lfm2_v2|lfm2_2_5\w*|llama3_[12]|muse_glimmer|nemotron_3\w*|"
     r"qwen2_5|qwen3(?:_\w+)?)(?:_training)?"
 )
 TURNS = (
@@ -89,7 +89,7 @@ def refusal_of(folder: Path) -> str:
 
 def test_the_corpus_has_the_templates_that_are_known_to_be_readable() -> None:
     assert len(TRL) >= 72
-    assert len(OURS) >= 48
+    assert len(OURS) >= 57
     assert sum(map(bool, map(READABLE.fullmatch, TRL))) >= 40
 
 
@@ -156,6 +156,20 @@ def test_a_template_that_spoils_a_call_is_refused(tokenizer: Path, tmp_path: Pat
     folder = folder_with(tokenizer, tmp_path, TURNS.replace("CALLS", calls))
     with pytest.raises(RecipeError, match=rf"read back: .*{re.escape(read)}"):
         load_template(folder)
+
+
+@pytest.mark.parametrize(("name", "spoilt"), [
+    ("qwen3", ()),
+    ("qwen3_coder", ()),
+    ("lfm2_2_5", ("It's", "C:\\new")),  # a text between single quotation marks, as it is
+    ("olmo3", ("It's", "C:\\new")),
+])  # fmt: skip
+def test_a_template_that_spoils_some_texts_loads_and_says_which(
+    tokenizer: Path, tmp_path: Path, name: str, spoilt: tuple[str, ...]
+) -> None:
+    """Rows with such texts are quarantined (tests/rows/test_read_back.py)."""
+    folder = folder_with(tokenizer, tmp_path, (TRL | OURS)[name].read_text(encoding="utf-8"))
+    assert load_template(folder).spoilt == spoilt
 
 
 @pytest.mark.parametrize("demand", [

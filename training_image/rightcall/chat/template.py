@@ -65,6 +65,8 @@ class ChatTemplate:
         self._without_tools: list[Any] | None = None
         # in which its calls are written (rightcall/dialects), set by toolcalls/template_check.py
         self.dialect: str | None = None
+        # kinds of texts that do not come back from its calls, set there too
+        self.spoilt: tuple[str, ...] = ()
         self.max_length: int = folder.max_length
         self.tokenizer: Tokenizer = folder.tokenizer
         self._variables = folder.special_tokens

@@ -14,9 +14,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rightcall.dialects.literals import NAME, after_space
+from rightcall.dialects.literals import NAME, Literals, after_space
 from rightcall.dialects.objects import decode_tolerantly
-from rightcall.dialects.values import Call, CallError, decode, unique
+from rightcall.dialects.values import Call, CallError, check_value, decode, unique
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -119,10 +119,21 @@ def typed(raw: str, schema: Any) -> Any:
     except CallError as err:
         if err.detail == "a number is too large":
             raise
-        value = _PYTHON.get(text, raw)
+        value = _python(text, raw) if allowed and allowed <= {"array", "object", "null"} else _PYTHON.get(text, raw)
     if not allowed or any(_is_a(value, name) for name in allowed):
         return value
     return raw if "string" in allowed else value
+
+
+def _python(text: str, raw: str) -> Any:
+    """A list or object as Python shows it, which some templates write (Seed-OSS, the first Qwen3-Coder)."""
+    literals = Literals(text, 0)
+    try:
+        value = literals.value()
+        check_value(value)
+    except CallError:
+        return raw
+    return value if literals.position == len(text) else raw
 
 
 def _allowed(schema: Any) -> set[str]:

@@ -11,7 +11,7 @@ from rightcall.dialects.marked import MARKS
 _ELEMENT = r"(?i:tool_?calls?|function_?calls?|tool_code)"
 TAG = (
     rf"(?:<{PREFIX}{_ELEMENT}>"
-    r"|<\|(?:python_tag|python_start|tool_call|tool_call_start|START_ACTION|tools_prefix|action_start)\|>(?:<\|plugin\|>)?"
+    r"|<\|python_start\|>(?:<\|python_end\|>)?|<\|(?:python_tag|tool_call|tool_call_start|START_ACTION|tools_prefix|action_start)\|>(?:<\|plugin\|>)?"
     r"|\[TOOL_CALLS\]|\bfunctools(?=\s*+\[)|^Action:\s*+```json)"
 )
 CLOSING = re.compile(

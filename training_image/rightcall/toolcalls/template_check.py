@@ -8,6 +8,7 @@ scored, and served, as no call at all.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,14 @@ _PARALLEL = [
 # Two calls come first: of one alone the dialect may be in doubt.
 PROBES: tuple[Calls, ...] = (
     _PARALLEL,
-    [{"name": "plan_trip", "arguments": {"trip": _TRIP, "note": 'It\'s "5 < 6" & <b>\nnew</b>'}}],
+    [{"name": "plan_trip", "arguments": {"trip": _TRIP, "note": "A short note."}}],
     [{"name": "send_message", "arguments": {"from": "Ada", "class": "first"}}],
     [{"name": "get-current-weather", "arguments": {"city": "Oslo"}}],
     [{"name": "open_gate", "arguments": {"code": "0042", "tries": 3, "share": 0.5, "now": False, "tags": ["a", "7"]}}],
     [{"name": "list_orders", "arguments": {}}],
 )
+# What a template may spoil in a text without a rule for it; rows with such texts are quarantined one by one.
+HARD_TEXTS = ("It's", 'say "yes"', "two\nlines", "5 < 6 & 7", "C:\\new")
 _QUESTION = {"role": "user", "content": "?"}
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
@@ -80,6 +83,34 @@ def check(template: ChatTemplate) -> None:
             template.dialect = template.dialect or dialect_of(written, [_offered(call) for call in calls])
             _read_back(template, written, calls)
     _go_on(template)
+    template.spoilt = tuple(text for text in HARD_TEXTS if not _keeps(template, text))
+
+
+def _keeps(template: ChatTemplate, text: str) -> bool:
+    call = {"name": "send_note", "arguments": {"note": text, "lines": 1}}
+    try:
+        return reads_back(template, _answer([call]), [_offered(call)])
+    except DataError:
+        return False
+
+
+def reads_back(template: ChatTemplate, answer: Message, tools: Sequence[dict[str, Any]]) -> bool:
+    """Whether the calls of an answer come back from what the template writes for it.
+
+    A value may hold marks of the template's own, or be a text that its dialect cannot tell from a number.
+
+    Raises:
+        DataError: the template refuses the answer.
+    """
+    calls = [call["function"] for call in answer.get("tool_calls") or ()]
+    if not calls:
+        return True
+    return _as_json(parse(template.answer_text(answer), template.dialect, tools).calls) == _as_json(calls)
+
+
+def _as_json(calls: Calls) -> str:
+    """Because True == 1 == 1.0 in Python."""
+    return json.dumps([{"name": call["name"], "arguments": call["arguments"]} for call in calls], sort_keys=True)
 
 
 def _written(template: ChatTemplate, calls: Calls) -> str | None:
@@ -107,9 +138,7 @@ def _until_the_end(template: ChatTemplate, ids: list[int]) -> str:
 
 def _read_back(template: ChatTemplate, written: str, calls: Calls) -> None:
     parsed = parse(written, template.dialect, [_offered(call) for call in calls])
-    # as JSON, because True == 1 == 1.0 in Python
-    same = json.dumps(parsed.calls, sort_keys=True) == json.dumps(calls, sort_keys=True)
-    if template.dialect is None or not same or not parsed.strict:
+    if template.dialect is None or _as_json(parsed.calls) != _as_json(calls) or not parsed.strict:
         read = parsed.calls if parsed.error is None else str(parsed.error)
         forgiven = f", with {', '.join(parsed.forgiven)}" if parsed.forgiven else ""
         raise RecipeError(
