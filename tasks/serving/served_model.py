@@ -10,7 +10,8 @@ MLflow holds this file and ``model_config``: where the weights are and what thei
 
 What a call holds is decoded under the offered tools' JSON Schemas, so that every call which is written to its end is one
 that its tool accepts; `load_model(…, model_config={"grammar": False})` leaves it free. A chat may also have OpenAI's
-"tool_choice": "auto", "required", "none" or {"type": "function", "function": {"name": …}}.
+"tool_choice": "auto", "required", "none" or {"type": "function", "function": {"name": …}}; "functions" and "function_call"
+are their older names.
 
 Messages and tools are brought into the form of the rows that were trained, by the same functions: whatever dialect
 ingestion reads, and the answers of this model itself, may be sent.
@@ -33,6 +34,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 try:
     from rightcall.errors import DataError, RecipeError, RegistryError
+    from rightcall.records.reading import to_request
     from rightcall.rows.canonical import canonical_messages
     from rightcall.rows.tool_schemas import normalise_tools
     from rightcall.toolcalls.template_check import load_template
@@ -94,8 +96,9 @@ with warnings.catch_warnings(record=True):
             messages = chat.get("messages")
             if not messages:
                 raise DataError(f'a chat needs "messages", got {str(chat)[:200]!r}; see the top of served_model.py')
-            tools = normalise_tools(chat.get("tools"))
-            written = self._write(history(messages), tools, self._choice(chat))
+            asked = to_request(chat)
+            tools = normalise_tools(asked.get("tools"))
+            written = self._write(history(asked["messages"]), tools, self._choice(chat))
             parsed = parse(written, self._template.dialect, tools)
             calls = [
                 {"id": f"call_{number}", "type": "function", "function": call}
@@ -105,7 +108,7 @@ with warnings.catch_warnings(record=True):
             return {"role": "assistant", "content": said, "tool_calls": calls}
 
         def _choice(self, chat: dict[str, Any]) -> str:
-            choice = chat.get("tool_choice") or "auto"
+            choice = chat.get("tool_choice") or chat.get("function_call") or "auto"
             if isinstance(choice, dict):
                 choice = choice.get("function", choice).get("name")
             if self._grammar is None and choice != "auto":

@@ -255,14 +255,17 @@ def test_rows_that_are_all_bad_stop_the_flow_even_at_full_tolerance(tmp_path: Pa
     assert "none of 1 rows is left for sft" in stopped(ingest_recipe(paths, tolerance=1), paths, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["sft", "choice"])
-def test_one_class_only_stops_the_flow(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kinds", [("choice",), ("sft", "choice")])
+def test_one_class_only_stops_the_flow(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    """Of training rows alone it is a warning: xLAM's are all calls, and the items show what comes of it."""
     paths = write_tiny_sources(tmp_path / "sources")
-    rows = tiny_sft_rows(24)[::4] if kind == "sft" else tiny_choice_rows(16)[::4]
-    write_lines(paths[kind], rows)
+    rows = {"sft": tiny_sft_rows(24)[::4], "choice": tiny_choice_rows(16)[::4]}
+    for kind in kinds:
+        write_lines(paths[kind], rows[kind])
     message = stopped(ingest_recipe(paths), paths, tmp_path)
-    turns = {"sft": "trained turns", "choice": "right answers"}[kind]
-    assert f"all {len(rows)} {turns} of {len(rows)} {kind} rows are 'tool_call': there is no decision" in message
+    for kind in kinds:
+        turns, count = {"sft": "trained turns", "choice": "right answers"}[kind], len(rows[kind])
+        assert f"all {count} {turns} of {count} {kind} rows are 'tool_call': there is no decision" in message
 
 
 def test_a_missing_source_and_a_folder_without_rows_are_named(tmp_path: Path) -> None:

@@ -244,11 +244,32 @@ def test_a_turn_that_is_switched_off_is_context_and_no_more(off: Row, on: Row, t
             assert each["trained"] == [[3, "tool_call"]]
             assert len(each["messages"]) == 4
             encoded = template.encode(each["messages"], each["tools"], dict(trained_turns(each)))
+            assert template.encode(each["messages"], each["tools"]) == encoded, (
+                "a message says for itself that it is off"
+            )
             trained = template.decode([i for i, m in zip(encoded.input_ids, encoded.loss_mask, strict=True) if m])
             assert ("Oslo" in trained, "Paris" in trained) == (True, False)
     every = read({"messages": [each | {"weight": 1} if each["role"] == "assistant" else each for each in messages]
                   if "weight" in on else messages, "tools": [WEATHER]})  # fmt: skip
     assert every.get("trained") == (None if "weight" in on else [[3, "tool_call"]])
+
+
+def test_what_stands_as_json_text_at_any_level_is_read() -> None:
+    written = CALLED | {"tool_calls": json.dumps([{"type": "function", "function": json.dumps(CALL)}])}
+    older = {"role": "assistant", "content": None, "function_call": json.dumps(CALL)}
+    by_hand = CALLED | {"tool_calls": [{"type": "function", "function": json.dumps(CALL)}]}
+    for answer in (written, older, by_hand):
+        for messages in (
+            [ASKED, answer],
+            json.dumps([ASKED, answer]),
+            [json.dumps(ASKED), json.dumps(answer)],
+            str([ASKED, answer]),
+        ):
+            row = read({"messages": messages, "tools": str([WEATHER])})
+            assert (row["messages"], row["tools"]) == ([ASKED, CALLED], [WEATHER])
+    for text in (json.dumps([ASKED, CALLED])[:-4], "What is it?", ""):
+        assert reason({"messages": text, "tools": [WEATHER]}) == "bad_content"
+    assert read(shares(("Human", "A?"), ("GPT", "B."), tools=[WEATHER]))["messages"][-1] == text_message("B.")
 
 
 def test_a_switch_works_in_sharegpt_and_what_a_prompt_holds_is_no_completion() -> None:
@@ -303,6 +324,20 @@ def test_calls_as_text_are_calls_in_pairs_too_and_an_answer_that_is_json_stays_o
 )
 def test_a_pair_that_is_none_is_refused(changes: Row, wanted: str) -> None:
     assert reason(PAIRS["trl"] | changes, "preference") == wanted
+
+
+def test_what_openais_pairs_say_beside_their_messages_is_held_to_or_named() -> None:
+    pair = PAIRS["openai"]
+    unused: Counter[str] = Counter()
+    to_canonical(
+        pair | {"input": pair["input"] | {"temperature": 0.2}, "split": "train"}, "preference", "f", 1, unused=unused
+    )
+    assert unused == {"input.temperature": 1, "split": 1}
+    twice = CALLED | {"tool_calls": CALLED["tool_calls"] * 2}
+    single = pair | {"input": pair["input"] | {"parallel_tool_calls": False}}
+    assert read(single, "preference")["chosen"] == CHOSEN
+    assert reason(single | {"preferred_output": [twice]}, "preference") == "parallel_calls"
+    assert read(single | {"non_preferred_output": [twice]}, "preference")["rejected"]["tool_calls"]
 
 
 def test_a_column_that_no_row_is_made_of_is_named_once_with_its_number(tmp_path: Path) -> None:

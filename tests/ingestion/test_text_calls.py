@@ -60,6 +60,25 @@ def test_what_the_verifier_reads_as_a_call_is_trained_as_one(tmp_path: Path) -> 
         assert answer["content"] == beside, text
 
 
+@pytest.mark.parametrize(
+    ("text", "beside"),
+    [
+        ('[Market Trends API(country="no")]', ""),
+        ("I don't know yet, so I look.\n[Market Trends API(country='no')]", "I don't know yet, so I look."),
+    ],
+)
+def test_a_tools_name_may_be_none_that_python_reads(text: str, beside: str, tmp_path: Path) -> None:
+    parameters = {"type": "object", "properties": {"country": {"type": "string"}}}
+    row = said(0, text) | {
+        "tools": [*TOOLS, {"name": "Market Trends API", "description": "Trends.", "parameters": parameters}]
+    }
+    kept, refused = ingested([row], tmp_path)
+    assert refused == {}
+    answer = kept["own-0"]["messages"][-1]
+    assert answer["content"] == beside
+    assert answer["tool_calls"][0]["function"] == {"name": "Market Trends API", "arguments": {"country": "no"}}
+
+
 @pytest.mark.parametrize("text", [
     "Put it in <tool_call> tags.", '{"city": "Oslo", "degrees": 4}', "[1, 2]", '{"name": "Oslo"}', "print(x=1)",
     "Call get_weather(city=\"Oslo\") to find out.", "See [the list](https://example.com/list) of (warm) places.",

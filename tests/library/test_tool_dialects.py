@@ -226,7 +226,7 @@ def test_every_dialect_is_the_same_tool(tool: Json) -> None:
 @pytest.mark.parametrize("names", [
     ("type",), ("type", "page"), ("properties",), ("properties", "type"), ("properties", "page"), ("items", "required"),
     ("type", "properties", "required", "items", "enum", "description", "$ref", "anyOf", "additionalProperties"),
-    ("name", "format"), ("definitions", "x"),
+    ("name", "format"), ("definitions", "x"), ("definitions",), ("$defs", "properties"),
 ])  # fmt: skip
 @pytest.mark.parametrize("way", ["bare", "bare without words", "schema"])
 def test_a_parameter_may_be_called_like_a_keyword(names: tuple[str, ...], way: str) -> None:
@@ -238,6 +238,15 @@ def test_a_parameter_may_be_called_like_a_keyword(names: tuple[str, ...], way: s
     assert list(found["properties"]) == list(names)
     assert found["properties"][names[0]] == spec | {"type": "string"}
     assert set(found) == {"type", "properties"}
+
+
+def test_a_parameter_called_type_may_have_its_type_as_a_word_alone() -> None:
+    found = parameters_of({"type": "str", "page": "int, optional"})
+    assert found["properties"] == {"type": {"type": "string"}, "page": {"type": "integer"}}
+    for schema in ({"type": "string", "description": "string"}, {"type": "object", "format": "date"}):
+        assert parameters_of(schema)["properties"] == {}
+    shared = {"T": {"type": "string"}}
+    assert parameters_of({"definitions": shared, "properties": {}}) == {"type": "object", "properties": {}}
 
 
 def test_a_schema_whose_parameters_are_keywords_is_no_bare_map() -> None:

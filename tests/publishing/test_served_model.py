@@ -269,6 +269,44 @@ def test_what_ingestion_accepts_is_served_with_the_ids_of_training_and_scoring(
     assert seen[-1] == rules.encode_pair(row["messages"][:-1], row["tools"], answer)[0]
 
 
+REQUESTS: dict[str, dict[str, Any]] = {
+    "functions": {"messages": [ASKED], "functions": [TOOLS[0]["function"]]},
+    "a function's call and result": {"functions": [TOOLS[0]["function"]], "messages": [
+        ASKED, {"role": "assistant", "content": None, "function_call": AS_TEXT},
+        {"role": "function", "name": "get_weather", "content": "21"},
+    ]},
+    "a call as text": {"tools": TOOLS, "messages": [
+        ASKED, {"role": "assistant", "content": f"<tool_call>\n{json.dumps(CALLED)}\n</tool_call>"}, RESULT,
+    ]},
+    "a call as Python": {"tools": TOOLS, "messages": [ASKED, {"role": "assistant", "content": 'get_weather(city="Graz")'}, RESULT]},
+    "JSON text": {"messages": json.dumps([ASKED]), "tools": json.dumps(TOOLS)},
+    "a policy of its own": {"system": "Be brief.", "messages": [ASKED], "tools": TOOLS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+def test_a_request_in_any_schema_is_asked_as_the_row_that_was_trained(
+    request_: dict[str, Any], served_with: Callable[[str], Any]
+) -> None:
+    served, seen = served_with("chatml-tools")
+    messages = request_["messages"]
+    whole = [
+        *(json.loads(messages) if isinstance(messages, str) else messages),
+        {"role": "assistant", "content": "Yes."},
+    ]
+    row = to_canonical({**request_, "messages": whole}, "sft", "x", 1)
+    served.predict([request_])
+    assert row["tools"]
+    assert seen[-1] == served._template.encode_prompt(row["messages"][:-1], row["tools"])
+
+
+def test_an_answer_whose_call_cannot_be_read_may_be_sent_back(served_with: Callable[[str], Any]) -> None:
+    served, seen = served_with("chatml-tools")
+    broken = {"role": "assistant", "content": '<tool_call>\n{"name": "get_weather", "arg'}
+    served.predict([{"messages": [ASKED, broken, ASKED], "tools": TOOLS}])
+    assert broken["content"] in served._template.decode(seen[-1])
+
+
 @pytest.mark.parametrize("template", template_names())
 def test_its_own_answers_are_its_history(template: str, served_with: Callable[[str], Any]) -> None:
     served, seen = served_with(template)
@@ -326,6 +364,7 @@ def test_the_layout_is_raised_when_what_the_served_code_imports_moves() -> None:
             "rightcall.errors.DataError",
             "rightcall.errors.RecipeError",
             "rightcall.errors.RegistryError",
+            "rightcall.records.reading.to_request",
             "rightcall.rows.canonical.canonical_messages",
             "rightcall.rows.tool_schemas.normalise_tools",
             "rightcall.toolcalls.template_check.load_template",

@@ -129,7 +129,7 @@ class ChatTemplate:
         return self.tokenize(self.prompt_text(messages, tools))
 
     def encode(self, messages: Sequence[Message], tools: Tools, turns: Collection[int] | None = None) -> Encoded:
-        """Masks these assistant turns only, by message index; None = all."""
+        """Masks these assistant turns only, by message index; None = all without ``"weight": 0``."""
         return self.encode_batch([(messages, tools)], [turns])[0]
 
     def encode_batch(self, rows: Sequence[Row], turns: Sequence[Collection[int] | None] | None = None) -> list[Encoded]:
@@ -236,7 +236,9 @@ class ChatTemplate:
         self, text: str, messages: Sequence[Message], tools: Tools, wanted: Collection[int] | None
     ) -> dict[int, _Span]:
         turns = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
-        if wanted is not None:
+        if wanted is None:
+            turns = [index for index in turns if messages[index].get("weight") != 0]
+        else:
             if strangers := sorted(set(wanted) - set(turns)):
                 raise DataError(
                     f"message {strangers[0]!r} is to be trained, but the assistant's are {turns!r}; correct the row"

@@ -6,6 +6,5 @@ pairs.py                 two answers to one prompt: TRL, OpenAI's preference for
 reading.py               a record of any schema as a canonical row
 schemas.py               which schema a record is in, told by its columns, and the same under OpenAI's names
 text_calls.py            calls, results and tools that stand as text in messages: Hermes, ToolACE and their kind
-texts.py                 values that stand as text: JSON, or Python's way of writing it
 turns.py                 conversations: OpenAI, ShareGPT, prompt and completion, xLAM
 """

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from rightcall.errors import DataError
-from rightcall.records.texts import values_in
+from rightcall.rows.texts import values_in
 from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.verifier import parse
 

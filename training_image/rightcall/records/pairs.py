@@ -11,7 +11,7 @@ from typing import Any
 
 from rightcall.errors import DataError
 from rightcall.records import turns
-from rightcall.records.texts import from_text
+from rightcall.rows.texts import from_text
 from rightcall.rows.vocabulary import Row
 
 SIDES = ("chosen", "rejected")
@@ -21,16 +21,18 @@ def openai(record: Row) -> Row:
     """``input`` is what a fine-tuning row is, without the answer.
 
     Raises:
-        DataError: ``bad_content`` when it is no object with messages.
+        DataError: ``bad_content`` when it is no object with messages; or as ``turns.openai``.
     """
     asked = from_text(record["input"])
     if not isinstance(asked, dict) or "messages" not in asked:
         raise DataError(f"input is {str(asked)[:80]!r}; give an object with messages", reason="bad_content")
     names = ("input", "preferred_output", "non_preferred_output")
     row = {name: value for name, value in record.items() if name not in names}
+    chosen, rejected = (turns.as_messages(record[name], "assistant") for name in names[1:])
+    if asked.get("parallel_tool_calls") is False:
+        turns.one_call_a_turn(chosen)
     asked = turns.openai(asked)
     prompt = asked.pop("messages")
-    chosen, rejected = (turns.as_messages(record[name], "assistant") for name in names[1:])
     return {**row, **asked, "prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 

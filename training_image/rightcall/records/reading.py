@@ -1,10 +1,11 @@
-"""A record of any schema as a canonical row."""
+"""A record of any schema as a canonical row; a request to a served model in the same way."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from rightcall.errors import DataError
+from rightcall.records import turns
 from rightcall.records.schemas import as_openai
 from rightcall.rows import when2call
 from rightcall.rows.canonical import canonical_row, content_digest
@@ -38,3 +39,20 @@ def to_canonical(
     raw = when2call.raw_tools(record, row["tools"]) if kind == "choice" else None
     text = {RAW_TOOLS: raw} if raw is not None else {}
     return {"id": str(given) if given not in (None, "") else content_digest(row), "source": source, **row, **text}
+
+
+def to_request(chat: Row) -> Row:
+    """Messages and tools of what a served model is asked, read as those of the rows that it was trained on.
+
+    Where a call in a text cannot be read the texts stay: the model's own answer may be such, and is sent back.
+
+    Raises:
+        DataError: its reason is one of as_openai's.
+    """
+    asked = {name: chat[name] for name in ("messages", "tools", "functions", "system") if chat.get(name) is not None}
+    try:
+        return as_openai(asked, "conversation")
+    except DataError as err:
+        if err.reason != "bad_toolcall":
+            raise
+        return turns.openai(asked)

@@ -13,6 +13,7 @@ from rightcall.records import pairs, turns
 from rightcall.records.glaive import glaive
 from rightcall.records.text_calls import called, offer_of, structured
 from rightcall.rows.canonical import MESSAGE_FIELDS, REASONING
+from rightcall.rows.texts import from_text
 from rightcall.rows.vocabulary import Row, RowKind
 
 # what says where a row is from and how it is labelled, in any schema
@@ -42,7 +43,7 @@ SCHEMAS: dict[RowKind, tuple[Schema, ...]] = {
     "conversation": _CONVERSATIONS,
     "preference": (
         _schema(pairs.conversational, "chosen rejected", "prompt conversations tools functions system"),
-        _schema(pairs.openai, "input preferred_output non_preferred_output", ""),
+        _schema(pairs.openai, "input preferred_output non_preferred_output"),
     ),
 }
 
@@ -60,6 +61,7 @@ def as_openai(record: Row, kind: RowKind, unused: Counter[str] | None = None, to
     if schema is None:
         return record
     row = schema.reshape(record)
+    row |= {"tools": from_text(row["tools"])} if isinstance(row.get("tools"), str) else {}
     if kind == "preference":
         said = _pair(row)
     else:
@@ -90,7 +92,9 @@ def _pair(row: Row) -> list[Any]:
 
 
 def _unknown(record: Row, columns: frozenset[str]) -> Iterable[str]:
-    return (name for name in record.keys() - columns if not _is_empty(record[name]))
+    yield from (name for name in record.keys() - columns if not _is_empty(record[name]))
+    if "input" in columns and isinstance(asked := from_text(record["input"]), dict):
+        yield from (f"input.{name}" for name in _unknown(asked, _CONVERSATIONS[0].columns))
 
 
 def _fields(messages: Any) -> set[str]:

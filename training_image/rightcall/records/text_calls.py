@@ -16,7 +16,7 @@ from rightcall.dialects.finding import LATER, SIGNED, without_thoughts
 from rightcall.dialects.reading import read_calls
 from rightcall.dialects.values import CallError
 from rightcall.errors import DataError
-from rightcall.records.texts import values_in
+from rightcall.rows.texts import values_in
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import Row
 
@@ -36,7 +36,8 @@ _LISTED = re.compile(r"Here is a list of functions in JSON format.*?(?=\[\s*\{)"
 _LISTED_END = re.compile(r"\A.*?NO other text MUST be included\.?", re.DOTALL)
 _MAY_CALL = re.compile(r"[{(\[<]")
 _PYTHON = ("f(", "[f(", "print(")  # as the reader shows calls without a mark
-_STRING = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
+_LIST = re.compile(r"^\s*\[", re.MULTILINE)
+_STRING = r"(?<!\w)(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*')"
 _TAGS = ("<tool_call>", "</tool_call>")
 
 
@@ -104,7 +105,7 @@ def called(message: Any, offer: Offer) -> Any:
     masked, names = _masked(text, offer.names)
     spoken = without_thoughts(masked)
     try:
-        found = read_calls(spoken, offer.tools)
+        found = read_calls(spoken, [*offer.tools, *({"name": mark} for mark in names)])
     except CallError as err:
         signed = any(opening.lastgroup in SIGNED for opening in LATER.finditer(spoken))
         if not signed and not any(name in text for name in offer.names):
@@ -120,7 +121,7 @@ def called(message: Any, offer: Offer) -> Any:
             f"{text[:120]!r} has a call in its text and another beside it; write all of them as tool_calls",
             reason="bad_toolcall",
         )
-    thoughts = masked.strip().removesuffix(spoken).strip()
+    thoughts = masked[: masked.rfind(spoken)].strip()
     content = "\n".join(filter(None, (thoughts, found.around)))
     for mark, name in names.items():
         content = content.replace(mark, name)
@@ -145,7 +146,7 @@ def _text(message: Any) -> str:
 def _masked(text: str, offered: list[str]) -> tuple[str, dict[str, str]]:
     """A list of calls with names that Python would not read, as in ToolACE: [Market Trends API(country="us")]."""
     strange = sorted((name for name in offered if not name.replace(".", "_").isidentifier()), key=len, reverse=True)
-    if not strange or not text.lstrip().startswith("["):
+    if not strange or not _LIST.search(text):
         return text, {}
     names = {f"offered_{number}": name for number, name in enumerate(strange)}
     marks = {name: mark for mark, name in names.items()}

@@ -10,8 +10,8 @@ import json
 from typing import Any
 
 from rightcall.errors import DataError
-from rightcall.records.texts import from_text, messages_from_text
 from rightcall.rows.switches import SWITCHES
+from rightcall.rows.texts import from_text, messages_from_text
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import Row
 from rightcall.toolcalls.verifier import parse
@@ -40,7 +40,7 @@ def openai(record: Row) -> Row:
     if record.get("functions"):
         row["tools"] = one_of(record.get("tools"), record["functions"])
     if record.get("parallel_tool_calls") is False:
-        _one_call_a_turn(row["messages"])
+        one_call_a_turn(row["messages"])
     return row
 
 
@@ -74,7 +74,7 @@ def spoken(turn: Any) -> Any:
     if not isinstance(turn, dict) or "from" not in turn:
         return turn
     further = {name: value for name, value in turn.items() if name not in ("from", "value")}
-    role, said = _SPEAKERS.get(str(turn["from"]), turn["from"]), turn.get("value")
+    role, said = _SPEAKERS.get(str(turn["from"]).lower(), turn["from"]), turn.get("value")
     if role != "function_call":
         return {"role": role, "content": said, **further}
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
@@ -178,7 +178,12 @@ def with_system(messages: Any, system: Any) -> Any:
     return messages
 
 
-def _one_call_a_turn(messages: Any) -> None:
+def one_call_a_turn(messages: Any) -> None:
+    """What ``parallel_tool_calls: false`` says.
+
+    Raises:
+        DataError: ``parallel_calls`` when a turn has several.
+    """
     for message in messages if isinstance(messages, list) else ():
         calls = message.get("tool_calls") if isinstance(message, dict) else None
         if isinstance(calls, list) and len(calls) > 1:

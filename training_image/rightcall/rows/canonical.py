@@ -22,6 +22,7 @@ from rightcall.rows import when2call
 from rightcall.rows.lines import reject_constant
 from rightcall.rows.snapshots import COLUMNS
 from rightcall.rows.switches import SWITCHES, switch_of, switched_on
+from rightcall.rows.texts import from_text
 from rightcall.rows.tool_schemas import normalise_tools
 from rightcall.rows.vocabulary import BEHAVIOURS, REJECTED_KINDS, Row, RowKind, StringRule
 
@@ -34,7 +35,7 @@ _ROLES = {
     "function": "tool",
 }
 REASONING = ("reasoning_content", "reasoning", "thinking")  # names of one thing
-# of a message, and always read; REASONING and name are kept as well, for templates that write them
+# of a message, and always read; of the switches stays "weight": 0; REASONING and name are kept as well, for templates that write them
 MESSAGE_FIELDS = frozenset(
     ("role", "content", "tool_calls", "function_call", "refusal", "tool_call_id", "behaviour", "accepted", *SWITCHES)
 )
@@ -62,6 +63,10 @@ def _sft(record: Row) -> Row:
             "messages",
             record,
             "an SFT row has messages (or conversations; prompt, completion; query, answers; chat) and tools",
+        )
+    if isinstance(record["messages"], str):
+        raise DataError(
+            f"messages is the text {record['messages'][:80]!r}, no JSON; give a list of messages", reason="bad_content"
         )
     messages = canonical_messages(record["messages"])
     if messages[-1]["role"] != "assistant":
@@ -222,6 +227,8 @@ def _message(raw: Any) -> Row:
         message["tool_calls"] = [_call(call, index) for index, call in enumerate(calls)]
     if raw.get("accepted"):
         message["accepted"] = _accepted_of_calls(raw["accepted"], len(calls))
+    if switch_of(raw) is False:
+        message["weight"] = 0
     names = ("tool_call_id", "name") if role == "tool" else ("name",)
     message |= {name: str(raw[name]) for name in names if raw.get(name) not in (None, "")}
     if role != "tool" and not message["content"] and not calls:
@@ -240,7 +247,7 @@ def _accepted_of_calls(raw: Any, calls: int) -> list[Row]:
 
 def _raw_calls(raw: Row, role: str) -> list[Any]:
     """function_call is OpenAI's older name for the one call of a turn."""
-    calls, older = raw.get("tool_calls"), raw.get("function_call")
+    calls, older = from_text(raw.get("tool_calls")), from_text(raw.get("function_call"))
     if calls and older:
         raise DataError(
             "a message has both function_call and tool_calls; leave one of them out", reason="bad_arguments"
@@ -308,7 +315,7 @@ def _part(part: Any) -> str | None:
 
 
 def _call(raw: Any, index: int) -> Row:
-    function = raw.get("function", raw) if isinstance(raw, dict) else None
+    function = from_text(raw.get("function", raw)) if isinstance(raw, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise DataError(
             f"the tool call {str(raw)[:80]!r} has no function name; give name and arguments", reason="bad_arguments"

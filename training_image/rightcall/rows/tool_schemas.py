@@ -12,8 +12,9 @@ from jsonschema.exceptions import SchemaError
 from rightcall.errors import DataError
 from rightcall.schemas.branches import with_all_properties
 from rightcall.schemas.document import Document, refuse_loops
+from rightcall.schemas.keywords import DEFINITIONS, KNOWN
 from rightcall.schemas.normalise import Reader, without_undeclared
-from rightcall.schemas.types import is_type_name
+from rightcall.schemas.types import is_type_name, type_of
 
 Json = dict[str, Any]
 
@@ -148,11 +149,19 @@ def _is_bare_map(parameters: Json) -> bool:
         for key, value in parameters.items()
     ):
         return False
-    if not parameters or isinstance(parameters.get("type"), str):
+    if not parameters or _is_typed(parameters):
         return False
     if "properties" in parameters:
         return _is_parameter(parameters["properties"])
-    return not parameters.keys() <= _HOLD_A_MAP
+    return any(key not in _HOLD_A_MAP or (key in DEFINITIONS and _is_parameter(parameters[key])) for key in parameters)
+
+
+def _is_typed(parameters: Json) -> bool:
+    """{"type": "object", …} is a schema, {"type": "str", "page": "int"} are two parameters."""
+    kind = parameters.get("type")
+    if not isinstance(kind, str):
+        return False
+    return type_of(kind)[0] == "object" or not any(is_type_name(parameters[key]) for key in parameters.keys() - KNOWN)
 
 
 def _is_parameter(value: Any) -> bool:

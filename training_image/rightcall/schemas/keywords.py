@@ -68,14 +68,15 @@ _PLAIN: dict[str, Callable[[Any], bool]] = {
     "pattern": _compiles,
     "examples": lambda value: isinstance(value, list),
 }
+_HELD = frozenset((*_HANDLED, *_DROPPED, *ONE_SCHEMA, *SCHEMA_LISTS, *SCHEMA_MAPS))
+KNOWN = _HELD | ANNOTATIONS | _PLAIN.keys() | {"const"}
 
 
 def plain_keywords(raw: dict[str, Any]) -> dict[str, Any]:
     """Those that hold no schema, in today's spelling; one whose value the metaschema forbids is left out."""
     schema: dict[str, Any] = {}
-    held = {*_HANDLED, *_DROPPED, *ONE_SCHEMA, *SCHEMA_LISTS, *SCHEMA_MAPS}
     for key, given in raw.items():
-        if key in held:
+        if key in _HELD:
             continue
         value = given
         if key in _COUNTS and isinstance(given, str) and re.fullmatch(r"[0-9]{1,15}", given):

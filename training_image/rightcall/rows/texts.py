@@ -19,13 +19,15 @@ def from_text(value: Any) -> Any:
     try:
         found = json.loads(value, parse_constant=reject_constant)
     except (ValueError, RecursionError):
-        return value
+        found = _python_value(value)
     return found if isinstance(found, (list, dict)) else value
 
 
 def messages_from_text(value: Any) -> Any:
-    """The same for a column that may also hold plain text: an answer that is JSON stays an answer."""
+    """The same for a column that may also hold plain text: an answer that is JSON stays an answer; messages may be text each."""
     found = from_text(value)
+    if isinstance(found, list) and any(isinstance(each, str) for each in found):
+        found = [from_text(each) for each in found]
     turns = found if isinstance(found, list) else [found]
     if (
         found is value
@@ -43,7 +45,8 @@ def values_in(text: str) -> list[Any]:
         try:
             value, end = json.JSONDecoder(parse_constant=reject_constant).raw_decode(text, position)
         except (ValueError, RecursionError):
-            return _python_values(text)
+            value = _python_value(text)
+            return value if isinstance(value, list) else [] if value is None else [value]
         values.append(value)
         position = _behind_blanks(text, end)
     return values[0] if len(values) == 1 and isinstance(values[0], list) else values
@@ -54,12 +57,13 @@ def _behind_blanks(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _python_values(text: str) -> list[Any]:
+def _python_value(text: str) -> Any:
+    """None = there is none."""
     if len(text) > _MAX_PYTHON_CHARACTERS:
-        return []
+        return None
     try:
         value = ast.literal_eval(text)
         json.dumps(value, allow_nan=False)  # bytes, sets and complex numbers are no values of ours
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        return []
-    return value if isinstance(value, list) else [value]
+        return None
+    return value
