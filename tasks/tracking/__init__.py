@@ -1,4 +1,4 @@
-"""MLflow: runs, versions, aliases, traces.
+"""MLflow: runs, versions, aliases.
 
 connection.py   which server, whether it answers, what its errors become
 mlflow_runs.py  stage results as MLflow runs

@@ -25,7 +25,7 @@ _PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
     )),
     ("jwt", "eyj", re.compile(_START + r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")),
     ("url_password", "://", re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*:(?!\[REDACTED)([^\s/@\"']+)@")),
-    ("url_secret", "?|&", re.compile(r"(?i)[?&](?:\w*[_-]?token|secret|password|api_?key|sig|signature)=(?!\[REDACTED)([^&\s\"'\\]{6,})")),
+    ("url_secret", "=", re.compile(r"(?i)[?&](?:\w*[_-]?token|secret|password|api_?key|sig|signature)=(?!\[REDACTED)([^&\s\"'\\]{6,})")),
     ("bearer_token", "bearer", re.compile(rf"(?i){_START}" r"bearer\s+((?=[^\s\"']*\d)[\w.~+/-]{16,}=*)")),
     ("authorization", "authorization", re.compile(
         rf"(?i){_START}" r"authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:(?:basic|bearer|token|digest|apikey|negotiate)\s+(?!\[REDACTED)"
@@ -48,6 +48,7 @@ _PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         r"(?i)(?:password|passwd|(?<![a-z])pwd)[\"'\\]*\s*[:=]\s*[\"'\\]*(?!\[REDACTED|null\b)([^\s\"'\\,;}]{6,})"
     )),
 )  # fmt: skip
+_MARKED = [(kind, marks.split("|"), pattern) for kind, marks, pattern in _PATTERNS]
 _PASSWORD = re.compile(r"(?i).*(?:password|passwd)")  # a field's name
 _DIGITS = re.compile(
     r"(?<![\w.#/-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5})(?![\w/-]|\.\d)"
@@ -70,9 +71,9 @@ def redact_texts(value: Any, found: Counter[str]) -> Any:
 
 def redact_text(text: str, found: Counter[str]) -> str:
     """The text without its secrets; ``found`` counts them by kind."""
-    lowered = text.lower()
-    for kind, marks, pattern in _PATTERNS:
-        if any(mark in lowered for mark in marks.split("|")):
+    has = text.lower().__contains__
+    for kind, marks, pattern in _MARKED:
+        if any(map(has, marks)):
             text = pattern.sub(lambda match, kind=kind: _placeholder(match, kind, found), text)  # type: ignore[misc]
     return _DIGITS.sub(lambda match: _card(match.group(), found), text)
 

@@ -1,4 +1,4 @@
-"""What an agent's telemetry recorded, as conversations: OpenTelemetry's conventions for GenAI, OpenInference's, MLflow's spans.
+"""What an agent's telemetry recorded, as conversations.
 
 chats.py          what a span's call of a model was given and gave, in any convention, as OpenAI's messages and tools
 client_calls.py   requests and responses of OpenAI's, Anthropic's, Gemini's and Bedrock's clients, as MLflow records them
