@@ -38,6 +38,7 @@ WHOLE = '{"name": "town_weather", "arguments": {"town": "Graz"}}'
     "[xfunctions.find_trains(town='Oslo', days=0\"arguments\": {]",
     "Action: find_trains\nAction of this: it is now put in here, Input: {'town': 'Oslo'}",
     "<seed:tool_cal'unction=find_trains>\n<parameteeter=town>\nOslo\n</parameter>\n</function>",
+    "find_trains " + '"name":' * 200 + ' "by": {}',
     "find_trains with these: town='Oslo'", 'find_trains, and <pararameter name="town">Oslo</pararameter>',
     "find_trains <|constrain|>json<|age|>{<tool_call|>\"town\": \"Oslo\"}<|call|>",
 ])  # fmt: skip

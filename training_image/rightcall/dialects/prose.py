@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 from rightcall.dialects.elements import Tools, properties_of
@@ -24,7 +23,7 @@ _ARGUMENT = re.compile(
     r"|(?:\b(?P<keyword>[^\W\d][\w-]*+)\s*+=|\\?[\"'](?P<key>[^\W\d][\w-]*+)\\?[\"']\s*+:)"
     r"\s*+(?=[\"'\d\[{-]|\\\"|(?i:true|false|null|none)\b)"
 )
-_MAX_ARGUMENTS = 20  # that are looked at
+_MAX_ARGUMENTS = 100  # that a text may tell of
 _MAX_VALUE = 500
 
 
@@ -79,11 +78,15 @@ def _check_arguments(text: str, names: re.Pattern[str], calls: Sequence[Call], t
         raise CallError("not_a_call", f"{first[0]!r} and {sign[0]!r} stand beside the calls")
     found = dict.fromkeys(each[0] for each in names.finditer(text))
     declared = {name: properties_of(name, tools) or {} for name in found}
-    for argument in islice(_ARGUMENT.finditer(text, first.end()), _MAX_ARGUMENTS):
+    told = 0
+    for argument in _ARGUMENT.finditer(text, first.end()):
         key = str(argument[str(argument.lastgroup)])
         owners = [name for name in found if key in declared[name]]
-        value = _value_at(text, argument.end())
-        if owners and not any(_is_told(name, {key: value}, calls) for name in owners):
+        if not owners:
+            continue
+        told += 1
+        value = _value_at(text, argument.end()) if told <= _MAX_ARGUMENTS else ...
+        if not any(_is_told(name, {key: value}, calls) for name in owners):
             raise CallError("not_a_call", f"{first[0]!r} and its {argument[0]!r} stand beside the calls")
 
 
