@@ -69,7 +69,9 @@ def find_edges(render: Render, tokens: Collection[str], stops: Collection[str]) 
     return Edges(opening, unanswered, text_end, _call_end(render, call, text_end, stops), turn if turn.strip() else "")
 
 
-def find_answer(render: Render, text: str, messages: Sequence[Mapping[str, Any]]) -> tuple[str, str, str] | None:
+def find_answer(
+    render: Render, text: str, messages: Sequence[Mapping[str, Any]], asked: str | None = None
+) -> tuple[str, str, str] | None:
     """(prompt that `text` repeats, the rest of that prompt, the last answer as `text` has it); None = not to be found.
 
     A template may write what stands before an answer otherwise once the answer follows: a system message only in front of
@@ -77,15 +79,15 @@ def find_answer(render: Render, text: str, messages: Sequence[Mapping[str, Any]]
     have the last marks of the prompt then, behind the question and before the answer.
     """
     *head, last = map(dict, messages)
-    prompt = render(head, generate=True)
+    prompt = render(head, generate=True) if asked is None else asked
     if text.startswith(prompt):
         return prompt, "", text[len(prompt) :]
     another = [*head[:-1], {**head[-1], "content": _OTHER_WORDS}]
-    asked = _in_common(prompt, render(another, generate=True))
+    question = _in_common(prompt, render(another, generate=True))
     first = _in_common(text, render([*another, last]))
     latest = _in_common(text, render([*head, _another_answer(last)]))
-    marks = [mark.start() for mark in _MARK.finditer(prompt, asked)]
-    for start, stop in reversed(list(pairwise([asked, *marks, len(prompt)]))):
+    marks = [mark.start() for mark in _MARK.finditer(prompt, question)]
+    for start, stop in reversed(list(pairwise([question, *marks, len(prompt)]))):
         pieces = re.split(r"\s+", prompt[start:stop])
         found = re.compile(r"\s*".join(map(re.escape, pieces))).search(text, first)
         if found and found.start() < latest and not _goes_on(prompt[stop:], text[found.end() :]):

@@ -259,10 +259,14 @@ class ChatTemplate:
         thinking block).
         """
         head = messages[:index]
-        prompt = self.prompt_text(head, tools) if head else ""
+        asked = self._render(head, tools, True, TEMPLATE_ARGUMENTS) if head else ""
+        prompt = asked + self.edges.opening if head else ""
         if head and reasons(messages[index]) and not text.startswith(prompt):
             prompt = self._render(head, tools, True, TEMPLATE_ARGUMENTS | {"enable_thinking": True})
-        whole = text if index + 1 == len(messages) else self.render(messages[: index + 1], tools)
+        whole = text
+        if index + 1 < len(messages):
+            told = self._render(messages[: index + 1], tools, False, TEMPLATE_ARGUMENTS)
+            whole = self._completed(told, messages[: index + 1], tools, asked)
         token = self.end_of(messages[index])
         stop = whole.rfind(token, len(prompt))
         end = stop + len(token)
@@ -270,15 +274,18 @@ class ChatTemplate:
             return None
         return _Span(len(prompt), stop, end)
 
-    def _completed(self, text: str, messages: Sequence[Message], tools: Tools) -> str:
-        """With what a model sees before the last answer when it writes it, and the token at which it stops."""
+    def _completed(self, text: str, messages: Sequence[Message], tools: Tools, asked: str | None = None) -> str:
+        """With what a model sees before the last answer when it writes it, and the token at which it stops.
+
+        `asked`: the template's prompt for it, where it is known.
+        """
         last = messages[-1]
         if len(messages) > 1 and not reasons(last):
 
             def render(messages: Sequence[Message], *, generate: bool = False) -> str:
                 return self._render(messages, tools, generate, TEMPLATE_ARGUMENTS)
 
-            if found := find_answer(render, text, messages):
+            if found := find_answer(render, text, messages, asked):
                 prompt, missing, answer = found
                 # Gemma's answer to a result opens no turn of its own when it is written
                 text = prompt + missing + (self.edges.opening if missing else "") + answer.removeprefix(self.edges.turn)
