@@ -56,3 +56,7 @@ def test_a_call_in_a_broken_dialect_beside_a_whole_one_is_an_error(broken: str) 
 def test_a_sentence_that_names_a_tool_beside_a_call_is_none(prose: str) -> None:
     parsed = parse(f"{WHOLE}\n{prose}", None, TOOLS)
     assert (parsed.error, len(parsed.calls)) == (None, 1)
+
+
+def test_a_call_is_not_the_arguments_of_the_broken_one_before_it() -> None:
+    assert parse(f"Action: find_trains\nAction Input: \n{WHOLE}", None, TOOLS).error

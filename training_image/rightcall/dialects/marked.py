@@ -75,6 +75,8 @@ def marked(text: str, start: int, kind: str, forgiven: set[str]) -> tuple[Call, 
             "unterminated_json" if len(text) - start < 40 else "invalid_json", f"{rest!r} is no name with arguments"
         )
     arguments, end = arguments_at(text, head.end(), forgiven)
+    if is_call(arguments) and "name" in arguments:
+        raise CallError("invalid_json", f"a call follows {head[1]!r}, which has no arguments")
     if mark.closing is not None:
         closing = mark.closing.match(text, end)
         if not closing:
