@@ -136,7 +136,7 @@ def _check(
     rows.held_out = held_out
     for source in sources_of(room.recipe)[kind]:
         path = sources.fetch(source.uri, sha256=source.sha256, cache=room.cache, file=source.file, hub_type="dataset")
-        read = _read_bfcl if source.adapter == "bfcl" else _read_files
+        read = _read_bfcl if source.adapter in ("bfcl", "bfcl-exchanged") else _read_files
         read(path, source, rows, room.recipe.data.seed)
     _take(made, rows)
     rows.finish()
@@ -166,6 +166,8 @@ def _read_bfcl(path: Path, source: Source, rows: CheckedRows, seed: int) -> None
     inside = path / "bfcl_eval" / "data"
     derived = _derived(inside if inside.is_dir() else path, seed)
     made: list[Row] = {"sft": derived.sft, "preference": derived.preference, "choice": derived.choice}[rows.kind]
+    if source.adapter == "bfcl-exchanged":
+        made = derived.exchanged if rows.kind == "sft" else []
     name = sources.short_name(source.uri)
     for number, row in enumerate(made[: source.limit], 1):
         place = Place(name, number, len(orjson.dumps(row)))

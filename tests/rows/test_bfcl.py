@@ -11,6 +11,7 @@ import pytest
 from rightcall.bfcl import calls as bfcl_calls
 from rightcall.bfcl import derive, text, training_rows
 from rightcall.bfcl import phrases as bfcl_phrases
+from rightcall.bfcl.exchange import with_values_exchanged
 from rightcall.bfcl.situations import Situation, with_gold
 from rightcall.errors import DataError
 from rightcall.records import reading as canonical
@@ -128,6 +129,32 @@ def test_a_tool_call_row_takes_the_first_accepted_value_and_leaves_optional_argu
 ) -> None:
     calls = [call_of(r["messages"][-1]) for r in derived.sft if r["id"] == "bfcl-sft-simple_python_1"]
     assert calls == [{"name": "hotel.book", "arguments": {"city": "Rome", "nights": 3}}]
+
+
+def test_an_exchanged_row_calls_with_the_values_that_its_question_names_now(derived: derive.Derived) -> None:
+    rows = {row["id"].removeprefix("bfcl-sft-"): row for row in derived.sft}
+    assert len(derived.exchanged) >= 2 * len(CITIES)
+    for row in derived.exchanged:
+        name, _, _ = row["id"].removeprefix("bfcl-sft-").partition("-exchanged-")
+        before, call = call_of(rows[name]["messages"][-1]), call_of(row["messages"][-1])
+        question = row["messages"][0]["content"]
+        assert (call["name"], call["arguments"].keys()) == (before["name"], before["arguments"].keys())
+        assert call["arguments"] != before["arguments"]
+        for parameter, value in call["arguments"].items():
+            assert type(value) is type(before["arguments"][parameter])
+            assert str(value) in question
+        assert row["tools"] == rows[name]["tools"]
+
+
+@pytest.mark.parametrize(("question", "value"), [
+    ("Rome or Rome?", "Rome"), ("Is Romeo there?", "Rome"), ("Give me 12.5 of it.", 12), ("It is -12.", 12), ("5 of them.", 5),
+])  # fmt: skip
+def test_a_value_that_is_not_named_once_as_a_word_is_not_exchanged(question: str, value: str | int) -> None:
+    call = {"name": "f", "arguments": {"x": value}}
+    tools = normalise_tools([tool("f", "Does it.", x="string" if isinstance(value, str) else "integer")])
+    case = Situation("x", "simple_python", question, tools, "tool_call", call)
+    other = Situation("y", "simple_python", "Lima?", tools, "tool_call", {"name": "f", "arguments": {"x": "Lima"}})
+    assert [each.id for each in with_values_exchanged([case, other], 1) if each.id.startswith("x")] == []
 
 
 @pytest.mark.parametrize(("question", "city"), [

@@ -50,6 +50,7 @@ _CATCH_ALL = re.compile(
 @dataclass(frozen=True)
 class Derived:
     sft: list[Json]
+    exchanged: list[Json]  # further SFT rows: their calls with other values
     preference: list[Json]
     choice: list[Json]
 
@@ -79,6 +80,7 @@ def derive(data_folder: Path, seed: int) -> Derived:
     ]
     return Derived(
         sft=training_rows.sft_rows(by_behaviour, parallel[:60], seed),
+        exchanged=training_rows.exchanged_rows(by_behaviour["tool_call"], seed),
         preference=training_rows.preference_rows(by_behaviour, seed),
         choice=_choice_rows(live, stray, seed),
     )

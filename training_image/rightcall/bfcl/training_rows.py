@@ -10,6 +10,7 @@ from typing import Any
 
 from rightcall.bfcl import calls as bfcl_calls
 from rightcall.bfcl import text as bfcl_text
+from rightcall.bfcl.exchange import with_values_exchanged
 from rightcall.bfcl.phrases import TRAINING
 from rightcall.bfcl.situations import (
     Material,
@@ -161,6 +162,11 @@ def _as_asked(value: Any, accepted: Any, question: str) -> Any:
     if not isinstance(value, str) or value in question or not isinstance(accepted, list):
         return value
     return next((text for text in accepted if isinstance(text, str) and text and text in question), value)
+
+
+def exchanged_rows(calling: list[Situation], seed: int) -> list[Json]:
+    rows = [_sft(case, _message(case.call)) for case in with_values_exchanged(calling, seed) if case.call]
+    return shuffled(rows, seed, "exchanged")
 
 
 def _material(by_behaviour: dict[str, list[Situation]], seed: int) -> Material:

@@ -38,8 +38,9 @@ class Source(Section):
     file: str | None = Field(
         None, description="file inside the source (a Hub repository, a folder); None = the source is one file"
     )
-    adapter: Literal["auto", "when2call", "bfcl", "canonical"] = Field(
-        "auto", description="schema of the records; auto looks at the fields"
+    adapter: Literal["auto", "when2call", "bfcl", "bfcl-exchanged", "canonical"] = Field(
+        "auto",
+        description="schema of the records; auto looks at the fields; bfcl-exchanged: SFT rows of bfcl's calls, values exchanged",
     )
     limit: int | None = Field(None, gt=0, description="take at most this many rows, None = all")
 
