@@ -71,7 +71,7 @@ def test_what_a_template_writes_is_what_the_grammar_lets(written_by: tuple[str, 
     for text in TEXTS:
         assert grammar.first_violation(template.tokenize(text), TOOLS) is None, text
     if name not in ONE_CALL_ONLY:
-        text = template.answer_text(message(CALLS["unicode"], "Let me {look}: one (1) moment."))
+        text = template.answer_text(message(CALLS["unicode"], "Let me <b>{look}</b>: one (1) moment."))
         assert text.startswith("Let me")
         assert grammar.first_violation(template.tokenize(text), TOOLS) is None, text
 
@@ -238,6 +238,7 @@ FRAGMENTS = (
     "{", "}", "[", "]", '"name"', '"arguments"', "parameters", '"type"', '"id"', "function", ":", " ", "\n", "\t", ";", ",", "=",
     "```", "```json\n", "`", "foo(", "a=1", ")", "()", "- ", "1. ", *TAGS, "</tool_call>", "<think>", "</think>", '"', "x", "é",
     "\u2003", "\x1c", "\\", "'", '{"name": "get", "arguments": {}}', "get()", "naïve(", "[get()]",
+    "get", "get_weather", "city", "'Rome'", "<arg_key>", "<parameter=city>", "<tool_response>", "<get", "name=", "5",
 )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ class Grammar:
         if choice == "auto":
             starts, lines = ["TEXT"], [*lines, text]
         if choice == "auto" and dialect.marker is not None and dialect.after_text:
-            lines += [f"BEFORE: {before_terminal()}", f"marked[lazy]: BEFORE {literal(dialect.marker)}"]
+            lines += [f"BEFORE: {before_terminal(names)}", f"marked[lazy]: BEFORE {literal(dialect.marker)}"]
             starts.append(f"marked {calls('first', dialect.before[len(dialect.marker) :])} {rest}")
         else:
             starts.append(f"{calls('first', dialect.before)} {rest}")

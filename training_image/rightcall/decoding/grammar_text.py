@@ -36,22 +36,33 @@ _JSON_CALL = (
 _PYTHON_CALL = rf"\[{_SPACE}{_WORD}\(|{_OPENS}{_SPACE}(\)|\{{|{_WORD}({_SPACE}=|\())"
 
 
+# behind a tool's name they stand beside an argument (dialects/prose.py)
+_VALUE = r'(["\x27\x5c\[\{\x2d0-9]|(?i:true|false|null|none))'
+_ARGUMENT = (
+    rf"(={_SPACE}|[\x27\x22]{_SPACE}:{_SPACE}){_VALUE}|<\x2f?(arg_|([a-z]{{1,20}}:|｜DSML｜)?parameter)"
+    r'|<\|tool_call_argument_begin|<｜tool▁sep|\[ARGS\]|<escape>|<\|"\|>'
+)
+
+
 def text_terminal(dialect: Dialect, names: Sequence[str]) -> str:
     """A whole answer without a call of the tools with these names."""
     forms = [_MARK, _JSON_CALL, _PYTHON_CALL]
     if names:
-        named = "|".join(map(escaped, names))
-        forms.append(rf"(name|function){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}({named}){_QUOTE}")
+        forms.append(rf"(name|function){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}({_one_of(names)}){_QUOTE}")
     begins = "" if dialect.marker else rf"|{_SPACE}(\[{_SPACE})?\{{"
     return f"/{_ANY}/ & ~/({_ANY}({'|'.join(forms)}){begins}){_ANY}/"
 
 
-def before_terminal() -> str:
+def before_terminal(names: Sequence[str]) -> str:
     """Text in front of a marked call: in a text that calls, the verifier reads every call, and what tells of one.
 
     A quotation mark behind a brace may open a string that goes on in the call: then all of it is one object.
     """
     json = rf'\{{({_ANY}"|{_SPACE}([\x27\\\}}]|{_WORD}{_SPACE}:)|{_ANY}(arguments|parameters)\x27?{_SPACE}:)'
     told = rf'{_PYTHON_CALL}|{_OPENS}{_SPACE}(["\x27]|[0-9]|{_WORD}{_SPACE}:)| \({_SPACE}{_WORD}{_SPACE}[=:]'
-    element = r'<[A-Z_a-z]|name=["\x27]'
-    return rf"/{_ANY}/ & ~/({_ANY}({_MARK}|{json}|{told}|{element})){_ANY}/"
+    element = rf"(<|<name>|name={_QUOTE})({_one_of(names)})"
+    return rf"/{_ANY}/ & ~/({_ANY}({_MARK}|{json}|{told}|{element}|{_ARGUMENT})){_ANY}/"
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return "|".join(map(escaped, names))
