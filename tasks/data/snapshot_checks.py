@@ -242,7 +242,7 @@ def _score_rule(folder: Path) -> Json:
 def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
     """Ends the flow before anything is trained on rows that are not fit for it.
 
-    Training rows may be of one class, as xLAM's are, where the evaluation shows what comes of it.
+    Training rows may all be calls, as xLAM's are, where the evaluation shows what comes of it.
 
     Raises:
         DataError: too many rows are broken, none is left, or all are of one class.
@@ -263,8 +263,10 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
         elif not counts["kept"]:
             what = "no row was read" if not counts["in"] else f"none of {counts['in']:,} rows is left"
             problems.append(f"{what} for {kind} from {', '.join(repr(each.uri) for each in named)}")
-        elif len(behaviours) == 1 and (kind != "choice" or trained) and not (shown and kind not in ("choice", "step")):
+        elif len(behaviours) == 1 and (kind != "choice" or trained):
             behaviour, turns = next(iter(behaviours.items()))
+            if shown and behaviour == "tool_call" and kind not in ("choice", "step"):
+                continue
             problems.append(
                 f"all {turns:,} {TURNS_OF[kind]} of {counts['kept']:,} {kind} rows are {behaviour!r}: there is no "
                 "decision to learn or measure; name rows or items beside them in which something else is right"

@@ -112,7 +112,7 @@ def test_a_suite_of_conversations_is_held_out_whole_with_its_tools_and_policy(na
     suite, tools, policy = talks(tmp_path, name), tmp_path / "tools.json", tmp_path / "policy.md"
     for path in (*RECIPES, None):
         given = path or users_recipe(tmp_path)
-        found = load_recipe(given, suite_overrides(suite, "dpo", tools, policy)).data
+        found = load_recipe(given, suite_overrides(suite, "dpo", str(tools), policy)).data
         assert (found.evaluation, found.sft, found.preference) == ((), (), ())
         assert (found.group_by, found.step_rows) == (None, None)
         (source,) = found.conversations

@@ -14,7 +14,7 @@ from rightcall.records import turns
 from rightcall.rows.texts import from_text
 from rightcall.rows.vocabulary import Row
 
-SIDES = ("chosen", "rejected")
+_SIDES = ("chosen", "rejected")
 
 
 def openai(record: Row) -> Row:
@@ -46,7 +46,7 @@ def conversational(record: Row) -> Row:
     row = {name: value for name, value in record.items() if name not in ("conversations", "functions", "system")}
     if record.get("functions"):
         row["tools"] = turns.one_of(record.get("tools"), record["functions"])
-    sides = [turns.as_messages(record[side], "assistant") for side in SIDES]
+    sides = [turns.as_messages(record[side], "assistant") for side in _SIDES]
     given = record.get("prompt") if record.get("prompt") is not None else record.get("conversations")
     prompt = None if given is None else turns.as_messages(given, "user")
     if all(len(side) > 1 for side in sides) and (prompt is None or not _answers(sides[0][0])):
@@ -60,7 +60,7 @@ def conversational(record: Row) -> Row:
     if prompt is None:
         return row
     prompt = turns.with_system(prompt, record.get("system"))
-    return {**row, "prompt": prompt, **dict(zip(SIDES, sides, strict=True))}
+    return {**row, "prompt": prompt, **dict(zip(_SIDES, sides, strict=True))}
 
 
 def _answers(message: Any) -> bool:

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from rightcall.errors import DataError
 from rightcall.records import pairs, turns
 from rightcall.records.glaive import glaive
-from rightcall.records.text_calls import called, offer_of, structured
+from rightcall.records.text_calls import Offer, called, offer_of, structured
 from rightcall.rows.canonical import MESSAGE_FIELDS, REASONING
 from rightcall.rows.texts import from_text
 from rightcall.rows.vocabulary import Row, RowKind
@@ -86,9 +87,23 @@ def _pair(row: Row) -> list[Any]:
         return []
     row["prompt"], row["tools"] = structured(row["prompt"], row.get("tools"))
     offer = offer_of(row["tools"])
-    for side in pairs.SIDES:
-        row[side] = [called(message, offer) for message in turns.joined(row[side])]
+    row["chosen"] = [called(message, offer) for message in turns.joined(row["chosen"])]
+    row["rejected"] = [_as_written(message, offer) for message in turns.joined(row["rejected"])]
     return [*(row["prompt"] if isinstance(row["prompt"], list) else ()), *row["chosen"], *row["rejected"]]
+
+
+def _as_written(message: Any, offer: Offer) -> Any:
+    """What should not be written may be a call that cannot be read.
+
+    Raises:
+        DataError: ``bad_toolcall`` when calls stand beside one in the text.
+    """
+    try:
+        return called(message, offer)
+    except DataError:
+        if message.get("tool_calls"):
+            raise
+        return message
 
 
 def _unknown(record: Row, columns: frozenset[str]) -> Iterable[str]:
