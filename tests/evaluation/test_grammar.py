@@ -34,6 +34,7 @@ from rightcall.chat.template import ChatTemplate
 from rightcall.decoding.grammar import Grammar
 from rightcall.decoding.grammar_dialect import TAGS
 from rightcall.decoding.grammar_tokens import token_bytes
+from rightcall.dialects.finding import TAG
 from rightcall.errors import DataError, RecipeError, ScoringError
 from rightcall.evaluation.score import known_grammar
 from rightcall.toolcalls.template_check import load_template
@@ -276,6 +277,11 @@ def test_no_call_hides_in_the_text_before_a_call(ours: tuple[ChatTemplate, Gramm
     text = f"{told}\n{template.answer_text(message(CALLS['unicode']))}"
     assert parse(text, None, TOOLS).calls != CALLS["unicode"]
     assert grammar.first_violation(template.tokenize(text), TOOLS) is not None, text
+
+
+def test_the_tags_are_those_of_the_verifier() -> None:
+    assert [tag for tag in TAGS if not re.fullmatch(TAG, tag)] == []
+    assert re.sub(TAG, "", "".join(TAGS)) == ""
 
 
 def test_masks_fit_a_head_that_is_larger_than_the_tokenizer(ours: tuple[ChatTemplate, Grammar]) -> None:
