@@ -28,7 +28,7 @@ from tasks.drafts.looking import FileSeen, look_at, read_system, read_tools, tem
 from tasks.drafts.recipe_text import recipe_text, seen_text
 from tasks.machine.terminal import errors_end_the_command, leave
 from tasks.sources.listing import names_tools
-from tasks.sources.traces import SCHEME, file_of, names_traces
+from tasks.sources.traces import names_traces, with_file
 from tasks.store.opening import open_store
 
 
@@ -129,13 +129,14 @@ def _require_items(seen: FileSeen, facts: Conversations, files: dict[str, list[t
     """Conversations that only call, as xLAM's, can be trained on where items measure what comes of it.
 
     Raises:
-        DataError: there are no items.
+        DataError: there are no items, or they do something else than call; ingestion would stop.
     """
-    if "evaluation" not in files:
+    only = next(iter(facts.behaviours))
+    if only != "tool_call" or "evaluation" not in files:
         raise DataError(
-            f"all {facts.steps:,} turns that were looked at in {seen.path.name!r} are {next(iter(facts.behaviours))!r}: there "
-            "is no decision to learn or measure; put conversations into it in which something else is right, or give "
-            "multiple-choice items beside it"
+            f"all {facts.steps:,} turns that were looked at in {seen.path.name!r} are {only!r}: there is no decision to learn "
+            "or measure; put conversations into it in which something else is right"
+            + (", or give multiple-choice items beside it" if only == "tool_call" else "")
         )
 
 
@@ -155,8 +156,7 @@ def _model(asked: str | None, out: Path) -> tuple[str, str | None]:
 def _beside(out: Path, path: Path) -> str:
     """The path as the recipe means it: relative to its folder where it lies below that, else absolute."""
     if names_traces(str(path)):
-        file = file_of(str(path))
-        return f"{SCHEME}{_beside(out, file)}" if file else str(path)
+        return with_file(str(path), lambda file: _beside(out, file))
     path, folder = path.expanduser().resolve(), out.expanduser().resolve().parent
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 

@@ -20,7 +20,7 @@ from tasks.data.downloads import HubType, fill_from_hub, fill_from_s3, fill_from
 from tasks.machine.full_disk import disk_errors
 from tasks.machine.hashing import content_digest, files_below
 from tasks.sources.listing import names_tools, tools_digest
-from tasks.sources.traces import SCHEME, file_of, names_traces, recorded_digest
+from tasks.sources.traces import file_of, names_traces, recorded_digest, with_file
 
 SCHEMES = ("hf", "s3", "pypi")
 FILE_ENDINGS = (".jsonl", ".json", ".ndjson", ".gz", ".parquet", ".gguf", ".md", ".txt", ".yaml")
@@ -105,7 +105,7 @@ def require_local(uri: str) -> None:
 def short_name(uri: str, file: str | None = None) -> str:
     """What a row says it came from: of a local path the last part only, a snapshot must not say where data lay."""
     if names_traces(uri):
-        return f"{SCHEME}{path.name}" if (path := file_of(uri)) else uri
+        return with_file(uri, lambda path: path.name)
     scheme, _ = _split(uri)
     name = uri if scheme else Path(uri).name
     return f"{name}/{file}" if file else name

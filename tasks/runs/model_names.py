@@ -11,7 +11,7 @@ from rightcall.recipe.schema import Recipe
 from rightcall.rows.lines import parse_line
 from tasks.files.lines import files_of, read_lines
 from tasks.sources.listing import names_tools
-from tasks.sources.traces import SCHEME, file_of, names_traces
+from tasks.sources.traces import names_traces, with_file
 from tasks.stages.training import prepare_base
 from tasks.store.folder_store import Store
 from tasks.store.manifests import ArtifactRef
@@ -63,10 +63,7 @@ def _tools(named: str) -> str:
 
 
 def _suite(suite: Path) -> str:
-    if not names_traces(str(suite)):
-        return _absolute(suite)
-    file = file_of(str(suite))
-    return f"{SCHEME}{_absolute(file)}" if file else str(suite)
+    return with_file(str(suite), _absolute) if names_traces(str(suite)) else _absolute(suite)
 
 
 def _holds_conversations(suite: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,12 @@ def names_traces(uri: str) -> bool:
 def file_of(uri: str) -> Path | None:
     """None = the traces are MLflow's."""
     return None if uri.startswith(MLFLOW) else Path(uri.removeprefix(SCHEME)).expanduser()
+
+
+def with_file(uri: str, place: Callable[[Path], str]) -> str:
+    """The same traces, their file named as `place` names it; an experiment stays as it is."""
+    path = file_of(uri)
+    return f"{SCHEME}{place(path)}" if path else uri
 
 
 def recorded(uri: str, filter_string: str | None = None) -> Recorded:

@@ -86,6 +86,17 @@ def test_conversations_that_only_call_want_items_beside_them(tmp_path: Path) -> 
     assert "give multiple-choice items beside it" in said
 
 
+def test_conversations_that_only_refuse_are_no_use_beside_items_either(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "I cannot help with that."}]
+    log = jsonl(tmp_path / "log", [{"id": f"c{number}", "messages": turns, "tools": []} for number in range(20)])
+    items = jsonl(tmp_path / "items", tiny_choice_rows(12))
+    code, said = command(log, items, "--out", tmp_path / "mine.yaml")
+    assert code == 1
+    assert "all 20 turns that were looked at in 'log.jsonl' are 'cannot_answer'" in said
+    assert "give multiple-choice items" not in said
+    assert not (tmp_path / "mine.yaml").exists()
+
+
 def test_what_ingestion_would_refuse_is_counted_and_shown(tmp_path: Path) -> None:
     broken = openai(90) | {"functions": [{"name": "other", "parameters": {}}]}
     path = jsonl(tmp_path / "log", [broken, *(openai(number) for number in range(20))])
