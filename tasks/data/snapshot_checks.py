@@ -270,6 +270,10 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
             problems.append(
                 f"all {turns:,} {TURNS_OF[kind]} of {counts['kept']:,} {kind} rows are {behaviour!r}: there is no "
                 "decision to learn or measure; name rows or items beside them in which something else is right"
+                + (
+                    ", or name the file under data.conversations, which trains every turn of the assistant"
+                    * (kind == "sft")
+                )
             )
     if problems:
         worst = [

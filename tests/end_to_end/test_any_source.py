@@ -13,7 +13,7 @@ import pytest
 import yaml
 from foreign_rows import conversations, jsonl, openai_pair
 from prefect_fixture import prefect_server  # noqa: F401
-from tiny import call_message, text_message, tiny_choice_rows
+from tiny import call_message, text_message, tiny_choice_rows, tiny_sft_rows
 
 from rightcall.rows.snapshots import read_snapshot
 from rightcall.rows.vocabulary import RowKind
@@ -33,6 +33,20 @@ def store(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RIGHTCALL_STORE", str(folder))
         yield Store(folder)
+
+
+def refusals(folder: Path) -> Row:
+    """Rows beside a file whose rows all end the same way, so that there is a decision to learn."""
+    return {
+        "uri": str(
+            jsonl(folder / "refusals", [row for row in tiny_sft_rows(ROWS) if row["behaviour"] == "cannot_answer"])
+        )
+    }
+
+
+def from_file(rows: list[Row]) -> list[Row]:
+    """The rows of the file that a test is about."""
+    return [row for row in rows if row["source"] != "tiny"]
 
 
 def trained(folder: Path, model: Path, store: Store, **data: list[Row]) -> dict[RowKind, list[Row]]:
@@ -63,7 +77,8 @@ def trained(folder: Path, model: Path, store: Store, **data: list[Row]) -> dict[
 
 @pytest.mark.parametrize("name", ["openai-jsonl", "sharegpt-json", "xlam-jsonl", "openai-parquet"])
 def test_a_file_goes_in_and_a_step_of_it_is_trained(name: str, tmp_path: Path, tiny_model: Path, store: Store) -> None:
-    rows = trained(tmp_path, tiny_model, store, sft=[{"uri": str(conversations(name, tmp_path, ROWS))}])["sft"]
+    sources = [{"uri": str(conversations(name, tmp_path, ROWS))}, refusals(tmp_path)]
+    rows = from_file(trained(tmp_path, tiny_model, store, sft=sources)["sft"])
     assert len(rows) == ROWS
     assert all(any(message.get("tool_calls") for message in row["messages"]) and len(row["tools"]) == 3 for row in rows)
 
@@ -88,8 +103,8 @@ def test_texts_of_glaive_toolace_and_hermes_and_pairs_of_openai_are_trained_on_t
     names = ("glaive-jsonl", "toolace-arrow", "hermes-jsonl")
     sources = [{"uri": str(conversations(name, tmp_path, 8, 8 * place))} for place, name in enumerate(names)]
     pairs = jsonl(tmp_path / "pairs", [openai_pair(number) for number in range(ROWS)])
-    made = trained(tmp_path, tiny_model, store, sft=sources, preference=[{"uri": str(pairs)}])
-    rows = made["sft"]
+    made = trained(tmp_path, tiny_model, store, sft=[*sources, refusals(tmp_path)], preference=[{"uri": str(pairs)}])
+    rows = from_file(made["sft"])
     assert len(rows) == ROWS
     assert all(any(message.get("tool_calls") for message in row["messages"]) and len(row["tools"]) == 3 for row in rows)
     assert len(made["preference"]) == ROWS
