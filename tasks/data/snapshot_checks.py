@@ -25,6 +25,7 @@ from tasks.data.split import Split, describe_split
 
 Json = dict[str, Any]
 WORST = 10
+WHOLE_CONVERSATIONS = ", or name the file under data.conversations, which trains every turn of the assistant"
 MANY = 0.05  # share of a kind's or a source's rows; above it a person should look at them
 TURNS_OF: dict[RowKind, str] = {
     "choice": "right answers", "step": "turns", "conversation": "assistant turns", "sft": "trained turns",
@@ -270,10 +271,7 @@ def stop_if_unfit(recipe: Recipe, checks: Json) -> None:
             problems.append(
                 f"all {turns:,} {TURNS_OF[kind]} of {counts['kept']:,} {kind} rows are {behaviour!r}: there is no "
                 "decision to learn or measure; name rows or items beside them in which something else is right"
-                + (
-                    ", or name the file under data.conversations, which trains every turn of the assistant"
-                    * (kind == "sft")
-                )
+                f"{WHOLE_CONVERSATIONS if kind == 'sft' and data.sft else ''}"
             )
     if problems:
         worst = [

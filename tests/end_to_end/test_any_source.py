@@ -37,11 +37,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ite
 
 def refusals(folder: Path) -> Row:
     """Rows beside a file whose rows all end the same way, so that there is a decision to learn."""
-    return {
-        "uri": str(
-            jsonl(folder / "refusals", [row for row in tiny_sft_rows(ROWS) if row["behaviour"] == "cannot_answer"])
-        )
-    }
+    rows = [row for row in tiny_sft_rows(ROWS) if row["behaviour"] == "cannot_answer"]
+    return {"uri": str(jsonl(folder / "refusals", rows))}
 
 
 def from_file(rows: list[Row]) -> list[Row]:

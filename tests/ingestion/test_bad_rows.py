@@ -266,6 +266,7 @@ def test_one_class_only_stops_the_flow(kinds: tuple[str, ...], tmp_path: Path) -
     for kind in kinds:
         turns, count = {"sft": "trained turns", "choice": "right answers"}[kind], len(rows[kind])
         assert f"all {count} {turns} of {count} {kind} rows are 'tool_call': there is no decision" in message
+    assert ("name the file under data.conversations" in message) == ("sft" in kinds)
 
 
 def test_a_missing_source_and_a_folder_without_rows_are_named(tmp_path: Path) -> None:

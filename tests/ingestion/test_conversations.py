@@ -447,6 +447,7 @@ def test_rows_of_one_behaviour_are_told_by_their_trained_turns(tmp_path: Path) -
     message = stopped(conversation_recipe(write_lines(tmp_path / "log.jsonl", calls), group_by=None), tmp_path)
     assert "trained turns of" in message
     assert "sft rows are 'tool_call': there is no decision to learn or measure" in message
+    assert "under data.conversations" not in message  # they are there
 
 
 def test_the_key_takes_tools_and_policy_by_content_and_not_by_place(tmp_path: Path) -> None:
